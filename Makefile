@@ -1,0 +1,37 @@
+# What to type: `make help` lists it. PYTHON names another Python (3.11 or newer), PORT another port for the app.
+.DEFAULT_GOAL := help
+.PHONY: help app test notebook prepare lock hooks env dev clean
+RUN := .venv-dev/bin/python
+
+help:  ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do printf '%-18s %s\n' "$$a" "$$b"; done
+
+app: env  ## serve the app on this computer and print its address (PORT=8866)
+	@exec .venv/bin/gender_classifier app $(if $(PORT),--port $(PORT))
+
+test: dev  ## run every check and test (FLAGS="slow cuda" runs those cells too)
+	@$(RUN) tools/test.py $(FLAGS)
+
+notebook: dev  ## open the notebooks in Jupyter
+	@$(RUN) -m jupyterlab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter nbs
+
+prepare: dev  ## clean the notebooks, write the library and the README from them
+	@$(RUN) -c "from nbdev.clean import nbdev_clean; nbdev_clean('nbs'); nbdev_clean('app')"
+	@$(RUN) -c "from nbdev.doclinks import nbdev_export; nbdev_export()"
+	@$(RUN) tools/readme.py
+
+lock: dev  ## write constraints.txt from the environment of the tests
+	@$(RUN) tools/lock.py > constraints.new && mv constraints.new constraints.txt
+
+clean:  ## take away the environments and what builds left
+	rm -rf .venv .venv-dev build dist *.egg-info .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+env:
+	@tools/mkenv .venv
+
+dev: hooks
+	@tools/mkenv .venv-dev dev
+
+hooks:
+	@tools/hooks

@@ -1,0 +1,34 @@
+"What the tests share. Tests that need what this machine does not have are skipped, with the reason."
+import os, shutil
+from pathlib import Path
+import pytest
+
+root = Path(__file__).absolute().parents[1]
+beside = root.parent/'shared'  # where a machine keeps data that is not ours to commit
+
+for k, v in {'GENDER_CLASSIFIER_YUNET': 'models/face_detection_yunet_2023mar.onnx', 'GENDER_CLASSIFIER_DATA': 'data'}.items():
+    if (beside/v).exists(): os.environ.setdefault(k, str(beside/v))
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+@pytest.fixture(scope='session')
+def project(): return root
+
+@pytest.fixture(scope='session')
+def shared_data():
+    "The folder of real data sets"
+    path = Path(os.environ.get('GENDER_CLASSIFIER_DATA', beside/'data'))
+    if not path.is_dir(): pytest.skip('GENDER_CLASSIFIER_DATA names no folder of real data')
+    return path
+
+@pytest.fixture(scope='session')
+def photo():
+    "A real photograph of one woman, Grace Hopper, that matplotlib carries"
+    data = pytest.importorskip('matplotlib.cbook')
+    return Path(data.get_sample_data('grace_hopper.jpg', asfileobj=False))
+
+@pytest.fixture(scope='session')
+def chromium():
+    "The browser's executable"
+    for o in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
+        if fn := shutil.which(o): return fn
+    pytest.skip('no chromium here, so no test in a browser')

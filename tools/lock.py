@@ -1,0 +1,29 @@
+"Print constraints.txt from the environment this runs in: the exact versions of everything the project asks for, and of what those ask for"
+import re
+from importlib.metadata import distribution, PackageNotFoundError
+from packaging.requirements import Requirement
+
+head = """# Exact versions that were seen to work together: pip install -c constraints.txt -e .[dev]
+# Written by `make lock`. What only some machines need (CUDA and the like) is left to torch."""
+skip = re.compile(r'nvidia-|cuda-|triton|pip$|gender-classifier')
+
+def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
+
+def requires(dist, extras):
+    "Requirements of `dist` that hold here, with any of `extras`"
+    for o in map(Requirement, dist.requires or []):
+        if not o.marker or any(o.marker.evaluate({'extra': e}) for e in ['', *extras]): yield o
+
+def walk(name, extras=(), seen=None):
+    "Distributions reached from `name`, by normalised name"
+    seen = {} if seen is None else seen
+    try: dist = distribution(name)
+    except PackageNotFoundError: return seen
+    if (key := (norm(name), tuple(sorted(extras)))) in seen: return seen
+    seen[key] = dist
+    for o in requires(dist, extras): walk(o.name, o.extras, seen)
+    return seen
+
+if __name__ == '__main__':
+    dists = {n: d for (n, _), d in walk('gender_classifier', ('dev', 'distill')).items() if not skip.match(n)}
+    print(head, *(f'{n}=={d.version}' for n, d in sorted(dists.items())), sep='\n')
