@@ -2,9 +2,11 @@
 import re
 from importlib.metadata import distribution, PackageNotFoundError
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 head = """# Exact versions that were seen to work together: pip install -c constraints.txt -e .[dev]
 # Written by `make lock`. What only some machines need (CUDA and the like) is left to torch."""
+pythons = '3.11.0', '3.12.0', '3.13.0', '3.14.0'  # releases the file has to serve
 skip = re.compile(r'nvidia-|cuda-|triton|pip$|gender-classifier')
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
@@ -24,6 +26,12 @@ def walk(name, extras=(), seen=None):
     for o in requires(dist, extras): walk(o.name, o.extras, seen)
     return seen
 
+def pin(name, dist):
+    "The line for `dist`; one that is not for every Python is pinned for its own only"
+    spec = SpecifierSet(dist.metadata['Requires-Python'] or '')
+    own = sorted(f'python_full_version {o.operator} "{o.version}"' for o in spec)
+    return f'{name}=={dist.version}' + ('' if all(o in spec for o in pythons) else f'; {" and ".join(own)}')
+
 if __name__ == '__main__':
     dists = {n: d for (n, _), d in walk('gender_classifier', ('dev', 'distill')).items() if not skip.match(n)}
-    print(head, *(f'{n}=={d.version}' for n, d in sorted(dists.items())), sep='\n')
+    print(head, *(pin(*o) for o in sorted(dists.items())), sep='\n')
