@@ -150,7 +150,7 @@ def _trim():
     try: ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError, TypeError): pass  # not glibc
 
-# %% ../nbs/02_inference.ipynb #956f5271
+# %% ../nbs/02_inference.ipynb #c88829f7
 def open_model(
     fn, # The .onnx, its .json beside it
     threads:int=1, # Threads of one run of the network
@@ -162,7 +162,7 @@ def open_model(
     providers = [o for o in ('CUDAExecutionProvider','CPUExecutionProvider') if o in ort.get_available_providers()]
     if len(providers)>1 and hasattr(ort, 'preload_dlls'): ort.preload_dlls()
     try: sess = ort.InferenceSession(str(fn), _session_options(threads), providers=providers)
-    except Exception as e: _refuse(fn, f'onnxruntime cannot read it ({str(e).splitlines()[0]})')
+    except Exception as e: _refuse(fn, f'onnxruntime cannot read it ({str(e).splitlines()[0].split("failed:")[-1].strip()})')
     _check_io(fn, sess, spec)
     _trim()
     return sess,spec
