@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABEL_EPILOG', 'collect', 'write_csv', 'write_json', 'write_lines', 'UsageError', 'run_label', 'run_app',
-           'check_packages', 'check_machine', 'check_model', 'check_detector', 'check_label', 'run_doctor', 'parser',
-           'main']
+           'check_packages', 'check_machine', 'check_training', 'check_model', 'check_detector', 'check_label',
+           'run_doctor', 'parser', 'main']
 
 # %% ../nbs/40_cli.ipynb #2305fac3
 import argparse, os, sys
@@ -216,7 +216,7 @@ def check_packages():
     for o in ('pillow-heif','voila','ipywidgets','ipykernel'): yield o,None,_version(o) or 'not installed'+(': HEIC photos cannot be read' if o=='pillow-heif' else ': the page cannot be served')
     for o in ('torch','torchvision','fastai','timm'): yield o,None,_version(o) or 'not installed: only training needs it'
 
-# %% ../nbs/40_cli.ipynb #2247c5dc
+# %% ../nbs/40_cli.ipynb #3f478460
 def _cpu_name():
     "The processor, as it calls itself"
     import platform
@@ -224,21 +224,19 @@ def _cpu_name():
     except (OSError, StopIteration): return platform.processor() or platform.machine()
 
 def check_machine():
-    "Python, processor and devices"
+    "Python and processor"
     import platform, gender_classifier
     yield 'gender_classifier',None,f'{gender_classifier.__version__}, in {Path(gender_classifier.__file__).parent}'
     yield 'Python',sys.version_info>=(3,11),f'{platform.python_version()}, {platform.system()} {platform.machine()}'
     from gender_classifier.inference import n_cpus
     yield 'processor',None,f'{_cpu_name()}, {n_cpus(most=10**6)} usable'
-    import onnxruntime as ort
-    yield 'labelling device',None,'CUDA' if 'CUDAExecutionProvider' in ort.get_available_providers() else 'CPU'
-    if _version('torch'): yield 'training device',None,_torch_device()
 
-def _torch_device():
-    "What torch would train on"
+def check_training():
+    "What torch would train on; last, since torch takes its time"
+    if not _version('torch'): return
     try: import torch
-    except Exception as e: return f'torch is installed but cannot be imported ({type(e).__name__}: {e})'
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
+    except Exception as e: yield 'training device',None,f'torch is installed but cannot be imported ({type(e).__name__}: {e})'; return
+    yield 'training device',None,torch.cuda.get_device_name(0) if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
 
 # %% ../nbs/40_cli.ipynb #c7a57ba8
 def check_model(path=None):
@@ -255,7 +253,7 @@ def _figures(d, name='', most=12):
     flat = [x for k,v in d.items() for x in (_figures(v, f'{name}{k} ') if isinstance(v, dict) else [(f'{name}{k}', v)])]
     return [(k,v) for k,v in flat if isinstance(v, (int,float,str)) and len(str(v))<=100][:most]
 
-# %% ../nbs/40_cli.ipynb #34838cda
+# %% ../nbs/40_cli.ipynb #576ccaf2
 def check_detector(path=None):
     "Is the face detector there, or what takes its place"
     from gender_classifier.core import cache_dir
@@ -272,11 +270,12 @@ def check_label(model=None, detector=None):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            Labeller(model, detector=detector).label(Image.new('RGB', (200,200), 'gray'))
+            lbl = Labeller(model, detector=detector)
+            lbl.label(Image.new('RGB', (200,200), 'gray'))
     except Exception as e: yield 'labelling',False,f'does not work: {e}'
-    else: yield 'labelling',True,'works'
+    else: yield 'labelling',True,f'works, on {lbl.device}'
 
-# %% ../nbs/40_cli.ipynb #5ec73024
+# %% ../nbs/40_cli.ipynb #9d0b1f6d
 def _checked(check, *args):
     "Lines of a check; one that falls over is a line too"
     try: yield from check(*args)
@@ -284,7 +283,7 @@ def _checked(check, *args):
 
 def run_doctor(args):
     "Say what is installed and whether it works; the exit status is 1 if labelling cannot"
-    checks = [(check_machine,), (check_packages,), (check_model, args.model), (check_detector, args.detector), (check_label, args.model, args.detector)]
+    checks = [(check_machine,), (check_packages,), (check_model, args.model), (check_detector, args.detector), (check_label, args.model, args.detector), (check_training,)]
     ok = True
     for c in checks:
         for name,good,said in _checked(*c):

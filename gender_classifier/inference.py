@@ -271,13 +271,14 @@ class Labeller:
         batches = [crops[i:i+self.bs] for i in range(0, len(crops), self.bs)]
         return np.concatenate([np.zeros((0,len(self.spec.labels)), np.float32), *(self.session.run(None, {'image':o})[0] for o in batches)])
 
-# %% ../nbs/02_inference.ipynb #cf3f0594
+# %% ../nbs/02_inference.ipynb #4b782d60
 @patch
 def _look(self:Labeller, photo, name=None):
     "Open a photo: its size, its faces, and a crop of each or of the whole"
     img = open_image(photo, name=name)
     a,size = np.asarray(img),img.size
     del img
+    if 0 in size: raise PictureError(name or _name(photo), 'it has no pixels')
     faces = find_faces(a, self.score, self.max_side, self.detector)
     return size,faces,[crop_face(a, o, self.spec.size, self.spec.margin) for o in faces or [None]]
 
