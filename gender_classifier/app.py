@@ -8,8 +8,8 @@ __all__ = ['COLOURS', 'MAX_UPLOAD', 'ACCEPT', 'HEAD', 'HINT', 'STYLE', 'NO_MODEL
            'open_upload', 'answer', 'guarded', 'load_labeller', 'OwnKernel', 'ServeError', 'app_notebook', 'free_port',
            'voila_config', 'serve']
 
-# %% ../nbs/03_app.ipynb #ef3a0c46
-import base64, errno, functools, html, io, logging, os, secrets, signal, sys, tempfile, warnings, webbrowser
+# %% ../nbs/03_app.ipynb #01224eb1
+import base64, contextlib, errno, functools, html, io, logging, os, secrets, signal, sys, tempfile, warnings, webbrowser
 from pathlib import Path
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NATIVE_KERNEL_NAME, NoSuchKernel
 from PIL import Image, ImageDraw, ImageFont
@@ -320,7 +320,7 @@ def free_port(
         return p
     raise ServeError(f'Port {port} is in use' + (f', and so are the {n-1} after it' if n>1 else '') + '. Choose another one, or end the program that uses it.')
 
-# %% ../nbs/03_app.ipynb #3c3d9216
+# %% ../nbs/03_app.ipynb #fd32df41
 CSP = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
        "font-src 'self' data:; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'")
 
@@ -335,11 +335,12 @@ def voila_config(
     page = dict(template='lab', allow_template_override='NO', allow_theme_override='NO', show_tracebacks=False, file_allowlist=[], file_denylist=['.*'],
                 kernel_spec_manager_class=OwnKernel, extension_allowlist=managers)
     server = dict(notebook_path=str(notebook), ip=ip, port=port, port_retries=0, open_browser=False, log_level='ERROR', config_file_paths=[],
-                  tornado_settings=dict(websocket_max_message_size=3*MAX_UPLOAD*2**20, headers={'Content-Security-Policy':CSP}))
-    return Config(Voila=server, VoilaConfiguration=page, MappingKernelManager=dict(cull_idle_timeout=900, cull_interval=60, cull_connected=False),
+                  tornado_settings=dict(websocket_max_message_size=3*MAX_UPLOAD*2**20, headers={'Content-Security-Policy':CSP},
+                                        disable_check_xsrf=True)) # else Voila refuses its own page's word that it was left (voila #1458)
+    return Config(Voila=server, VoilaConfiguration=page, MappingKernelManager=dict(cull_idle_timeout=300, cull_interval=60, cull_connected=False),
                   ZMQChannelsWebsocketConnection=dict(iopub_data_rate_limit=1e7))
 
-# %% ../nbs/03_app.ipynb #8c27c2ed
+# %% ../nbs/03_app.ipynb #5d26b0ac
 TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {% import "spinner.macro.html.j2" as spinner %}
 {% do nb.metadata.update({'title': 'Female, male or neither?'}) %}
@@ -359,11 +360,17 @@ TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 <script>
   window.voila_process = function() {};
   document.getElementById('loading_text').textContent = 'Getting ready …';
+  document.addEventListener('visibilitychange', async () => {
+    const cfg = document.getElementById('jupyter-config-data');
+    if (document.hidden || !cfg) return;
+    const {baseUrl, kernelId} = JSON.parse(cfg.textContent);
+    if ((await fetch(`${baseUrl}api/kernels/${kernelId}`)).status===404) location.reload();
+  });
 </script>
 {%- endblock body_header -%}
 """
 
-# %% ../nbs/03_app.ipynb #d0fa61a5
+# %% ../nbs/03_app.ipynb #2440b9ad
 def _server(port, ip, tmp):
     "Voila, set up for the page, its template in the folder `tmp`; listening as soon as it is started"
     from voila.app import Voila
@@ -380,10 +387,10 @@ def _set_env(model):
     model = model or os.environ.get('GENDER_CLASSIFIER_MODEL')
     if model: os.environ['GENDER_CLASSIFIER_MODEL'] = str(Path(model).resolve())
     try: detector = yunet_path()
-    except DetectorError as e: detector = DETECTOR_NAME; print(f'Faces will be found less well: {e}', flush=True)
+    except DetectorError as e: detector = DETECTOR_NAME; print(f'Faces will be found less well: {e}', file=sys.stderr)
     os.environ['GENDER_CLASSIFIER_YUNET'] = str(Path(detector).resolve())
 
-# %% ../nbs/03_app.ipynb #e273ba5b
+# %% ../nbs/03_app.ipynb #87b89fdd
 def _on_ready(app, url, open_browser):
     "Say that the page is there, and let `Ctrl-C` end it quietly"
     def stop(*args): app.ioloop.add_callback_from_signal(app.ioloop.stop)
@@ -403,7 +410,7 @@ def serve(
     if port and free!=port: print(f'Port {port} is in use, {free} is taken instead.', flush=True)
     _set_env(model)
     url = f"http://{'localhost' if ip in ('', '0.0.0.0', '::') else f'[{ip}]' if ':' in ip else ip}:{free}/"
-    with tempfile.TemporaryDirectory(prefix='gender_classifier_') as tmp:
+    with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix='gender_classifier_') as tmp:
         app = _server(free, ip, tmp)
         IOLoop.current().add_callback(_on_ready, app, url, open_browser)
         app.start()
