@@ -320,7 +320,7 @@ def free_port(
         return p
     raise ServeError(f'Port {port} is in use' + (f', and so are the {n-1} after it' if n>1 else '') + '. Choose another one, or end the program that uses it.')
 
-# %% ../nbs/03_app.ipynb #fd32df41
+# %% ../nbs/03_app.ipynb #e336ef2d
 CSP = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
        "font-src 'self' data:; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'")
 
@@ -331,7 +331,7 @@ def voila_config(
 ): # A traitlets `Config`
     "What Voila is told"
     from traitlets.config import Config
-    managers = ['@voila-dashboards/widgets-manager7', '@voila-dashboards/widgets-manager8']
+    managers = ['@voila-dashboards/widgets-manager7', '@voila-dashboards/widgets-manager8', '@jupyter-widgets/jupyterlab-manager']
     page = dict(template='lab', allow_template_override='NO', allow_theme_override='NO', show_tracebacks=False, file_allowlist=[], file_denylist=['.*'],
                 kernel_spec_manager_class=OwnKernel, extension_allowlist=managers)
     server = dict(notebook_path=str(notebook), ip=ip, port=port, port_retries=0, open_browser=False, log_level='ERROR', config_file_paths=[],
