@@ -40,7 +40,7 @@ def bin(wheel, project, tmp_path_factory):
     path = tmp_path_factory.mktemp('fresh')/'venv'
     ok(sh(sys.executable, '-m', 'venv', path))
     env = {k: v for k, v in os.environ.items() if not k.startswith('PIP_')} | {'PIP_CONFIG_FILE': os.devnull}
-    ok(sh(path/'bin/python', '-m', 'pip', 'install', '-q', '--no-index', '--find-links', wheels, wheel, env=env))
+    ok(sh(path/'bin/python', '-m', 'pip', 'install', '-q', '--no-compile', '--no-index', '--find-links', wheels, wheel, env=env))
     return path/'bin'
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_has_no_training_packages(bin, empty):
     assert ok(sh(bin/'python', '-c', code)).strip() == '[]'
 
 def test_label(bin, empty, photo):
-    rows = json.loads(ok(sh(bin/'gender_classifier', 'label', photo, '--json')))
-    assert 'female' in json.dumps(rows)
+    photos = json.loads(ok(sh(bin/'gender_classifier', 'label', photo, '--json')))
+    assert [o['decision'] for o in photos[0]['faces']] == ['female']
 
 def test_label_csv(bin, empty, photo):
     ok(sh(bin/'gender_classifier', 'label', photo, '--csv', 'out.csv'))
