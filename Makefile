@@ -13,7 +13,7 @@ test: dev  ## run every check and test (FLAGS="slow cuda" runs those cells too)
 	@$(RUN) tools/test.py $(FLAGS)
 
 notebook: dev  ## open the notebooks in Jupyter
-	@$(RUN) -m jupyterlab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter nbs
+	@cd nbs && exec ../$(RUN) -m jupyterlab --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter
 
 prepare: dev  ## clean the notebooks, write the library and the README from them
 	@$(RUN) -c "from nbdev.clean import nbdev_clean; nbdev_clean('nbs'); nbdev_clean('app')"
