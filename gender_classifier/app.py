@@ -320,7 +320,7 @@ def free_port(
         return p
     raise ServeError(f'Port {port} is in use' + (f', and so are the {n-1} after it' if n>1 else '') + '. Choose another one, or end the program that uses it.')
 
-# %% ../nbs/03_app.ipynb #e336ef2d
+# %% ../nbs/03_app.ipynb #d33f661d
 CSP = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
        "font-src 'self' data:; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'")
 
@@ -335,12 +335,12 @@ def voila_config(
     page = dict(template='lab', allow_template_override='NO', allow_theme_override='NO', show_tracebacks=False, file_allowlist=[], file_denylist=['.*'],
                 kernel_spec_manager_class=OwnKernel, extension_allowlist=managers)
     server = dict(notebook_path=str(notebook), ip=ip, port=port, port_retries=0, open_browser=False, log_level='ERROR', config_file_paths=[],
-                  tornado_settings=dict(websocket_max_message_size=3*MAX_UPLOAD*2**20, headers={'Content-Security-Policy':CSP},
+                  tornado_settings=dict(websocket_max_message_size=(MAX_UPLOAD+2)*2**20, headers={'Content-Security-Policy':CSP},
                                         disable_check_xsrf=True)) # else Voila refuses its own page's word that it was left (voila #1458)
     return Config(Voila=server, VoilaConfiguration=page, MappingKernelManager=dict(cull_idle_timeout=300, cull_interval=60, cull_connected=False),
                   ZMQChannelsWebsocketConnection=dict(iopub_data_rate_limit=1e7))
 
-# %% ../nbs/03_app.ipynb #5d26b0ac
+# %% ../nbs/03_app.ipynb #2b4ed5d4
 TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {% import "spinner.macro.html.j2" as spinner %}
 {% do nb.metadata.update({'title': 'Female, male or neither?'}) %}
@@ -360,6 +360,11 @@ TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 <script>
   window.voila_process = function() {};
   document.getElementById('loading_text').textContent = 'Getting ready …';
+  const read = FileReader.prototype.readAsArrayBuffer;
+  FileReader.prototype.readAsArrayBuffer = function(file) {
+    if (file.size<=MAX_UPLOAD*2**20) return read.call(this, file);
+    alert(`${file.name} is too large: it is larger than MAX_UPLOAD MB.`);
+  };
   document.addEventListener('visibilitychange', async () => {
     const cfg = document.getElementById('jupyter-config-data');
     if (document.hidden || !cfg) return;
@@ -370,14 +375,14 @@ TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- endblock body_header -%}
 """
 
-# %% ../nbs/03_app.ipynb #2440b9ad
+# %% ../nbs/03_app.ipynb #8593b8e0
 def _server(port, ip, tmp):
     "Voila, set up for the page, its template in the folder `tmp`; listening as soon as it is started"
     from voila.app import Voila
     logging.getLogger('tornado.general').setLevel(logging.ERROR) # it complains about how jupyter_server sets its pings
     app = Voila(config=voila_config(app_notebook(), port, ip))
     app.initialize([])
-    Path(tmp, 'index.html.j2').write_text(TEMPLATE, encoding='utf-8')
+    Path(tmp, 'index.html.j2').write_text(TEMPLATE.replace('MAX_UPLOAD', str(MAX_UPLOAD)), encoding='utf-8')
     app.template_paths.insert(0, tmp)
     return app
 

@@ -181,13 +181,23 @@ def test_broken_pictures(visit, photo):
     good = photo.read_bytes()
     bad = {'empty.jpg':(b'', 'the file is empty'), 'text.jpg':(b'not a picture at all', 'is not a picture this program can read'),
            'half.jpg':(good[:len(good)//2], 'is not a picture this program can read'),
-           'bomb.png':(as_bytes(Image.new('1', (20_000,20_000)), 'PNG'), 'is too large'),
-           'huge.jpg':(good + bytes(MAX_UPLOAD*2**20), f'larger than {MAX_UPLOAD} MB')}
+           'bomb.png':(as_bytes(Image.new('1', (20_000,20_000)), 'PNG'), 'is too large')}
     for name,(b,why) in bad.items():
         said = visit.choose((name, b))
         assert name in said and why in said and 'Traceback' not in said, said
         assert not visit.label.is_enabled(), name
     assert '1 face found' in visit.answer(photo) # and it goes on
+
+def test_too_large_a_file(visit, photo, tmp_path):
+    "It is not even sent"
+    said,fn = [],tmp_path/'huge.jpg'
+    fn.write_bytes(photo.read_bytes() + bytes(MAX_UPLOAD*2**20))
+    visit.page.on('dialog', lambda o: (said.append(o.message), o.dismiss()))
+    with visit.page.expect_file_chooser() as fc: visit.upload.click()
+    fc.value.set_files(fn)
+    visit.page.wait_for_timeout(300)
+    assert said == [f'huge.jpg is too large: it is larger than {MAX_UPLOAD} MB.']
+    assert '1 face found' in visit.answer(photo)
 
 def test_a_name_is_only_a_name(visit, photo):
     name = '<img src=x onerror=document.title="hacked">.jpg'
@@ -328,5 +338,6 @@ def test_ipywidgets_8(browser, other_python, model, photo, tmp_path):
         assert '1 face found in grace_hopper.jpg' in first and v.answer(photo) == first
         assert 'is not a picture' in v.choose(('text.jpg', b'text'))
         assert '1 face found' in v.answer(('large.jpg', photo.read_bytes()+bytes(25*2**20)))
+        test_too_large_a_file(v, photo, tmp_path)
         assert v.foreign() == []
         v.page.close()
