@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 from fastcore.foundation import L
 
-# %% ../nbs/04_synth.ipynb #d9d7b035
+# %% ../nbs/04_synth.ipynb #fb18012e
 def _grid(
     size:int, # Side of the square in pixels
     tilt:float=0., # Rotation in radians
 )->tuple: # x and y of every pixel, both (size,size), from -1 to 1
     "Coordinates of a square, turned by `tilt`"
     y,x = np.mgrid[-1:1:size*1j, -1:1:size*1j].astype(np.float32)
-    c,s = np.cos(tilt),np.sin(tilt)
+    c,s = np.float32(np.cos(tilt)),np.float32(np.sin(tilt))
     return c*x+s*y, c*y-s*x
 
 # %% ../nbs/04_synth.ipynb #9eeef084
@@ -27,7 +27,7 @@ def _soft(r, soft):
     "1 well inside radius `r`=1, 0 well outside, a slope between"
     return np.clip(.5-(r-1)/(4*soft), 0, 1)
 
-# %% ../nbs/04_synth.ipynb #197782a7
+# %% ../nbs/04_synth.ipynb #ad079708
 class _Canvas:
     "A square float picture that is painted on with soft shapes"
     def __init__(self, size, tilt=0.):
@@ -36,11 +36,15 @@ class _Canvas:
 
     def blob(self, cx, cy, rx, ry, soft=.06):
         "Mask of an ellipse with a soft edge, 1 inside and 0 outside"
-        return _soft(np.hypot((self.x-cx)/rx, (self.y-cy)/ry), soft)
+        return _soft(np.sqrt(((self.x-cx)/rx)**2+((self.y-cy)/ry)**2), soft)
 
     def paint(self, mask, colour, alpha=1.):
-        "Spray `colour` where `mask` is"
-        self.im += (mask*alpha)[...,None]*(np.asarray(colour, np.float32)-self.im)
+        "Spray `colour` where `mask` is; rows and columns without it are not touched, for speed"
+        ys,xs = (np.flatnonzero(mask.any(o)) for o in (1,0))
+        if not len(ys): return
+        box = slice(ys[0],ys[-1]+1),slice(xs[0],xs[-1]+1)
+        im = self.im[box]
+        im += (mask[box]*np.float32(alpha))[...,None]*(np.asarray(colour, np.float32)-im)
 
     def pair(self, cx, cy, rx, ry, colour, alpha=1., soft=.06):
         "The same ellipse left and right"
