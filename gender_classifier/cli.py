@@ -7,10 +7,10 @@ __all__ = ['LABEL_EPILOG', 'TRAIN_PACKAGES', 'LABELS', 'TRAIN_EPILOG', 'collect'
            'UsageError', 'run_label', 'need', 'run_train', 'run_export', 'run_app', 'check_packages', 'check_machine',
            'check_training', 'check_model', 'check_detector', 'check_label', 'run_doctor', 'parser', 'main']
 
-# %% ../nbs/40_cli.ipynb #c686462d
-import argparse, os, sys
+# %% ../nbs/40_cli.ipynb #6ab943af
+import argparse, os, signal, sys
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 # %% ../nbs/40_cli.ipynb #299be426
@@ -492,7 +492,7 @@ def _hang_up():
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 
-# %% ../nbs/40_cli.ipynb #6f9cbf53
+# %% ../nbs/40_cli.ipynb #664edca3
 def _run(argv):
     "Parse and run; the exit status"
     try: args = parser().parse_args(argv)
@@ -502,14 +502,26 @@ def _run(argv):
     sys.stdout.flush()
     return rc
 
+@contextmanager
+def _ctrl_c():
+    "A list in which `Ctrl-C` is noted: a C extension that it catches while being imported makes an `ImportError` of it"
+    seen = []
+    def note(*args): seen.append(args); raise KeyboardInterrupt
+    try: ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.signal(signal.SIGINT, note)
+    except ValueError: ours = None # not the main thread
+    try: yield seen
+    finally:
+        if ours and signal.getsignal(signal.SIGINT) is note: signal.signal(signal.SIGINT, ours)
+
+# %% ../nbs/40_cli.ipynb #5b8ceb19
 def main(
     argv:list=None, # Arguments, those of the process by default
 )->int: # Exit status
     "What the executable calls"
     import warnings
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _ctrl_c() as seen:
         warnings.showwarning = lambda msg, cat, *a, **kw: _say(msg) if cat is UserWarning else None # not what is meant for programmers
         try: return _run(argv)
         except KeyboardInterrupt: return 130
         except BrokenPipeError: return _hang_up()
-        except Exception as e: return _explain(e)
+        except Exception as e: return 130 if seen else _explain(e)

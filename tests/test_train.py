@@ -1,0 +1,73 @@
+"Training, exporting and labelling from the command line, on drawn faces"
+import json, re
+from pathlib import Path
+import pytest
+from test_cli import call, rows, run  # noqa: F401
+
+pytest.importorskip('fastai', reason='fastai is not installed, so nothing can be trained')
+pytest.importorskip('gender_classifier.synth')
+small = '--size 64 --bs 8 --epochs 1 --weights none --valid 0.3 --threads 2'.split()
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    "A folder of drawn faces for each class, and one file that is no picture"
+    from gender_classifier.synth import synth_faces
+    path = tmp_path_factory.mktemp('train')/'faces'
+    synth_faces(path, n=10, neither=6)
+    (path/'male/broken.jpg').write_text('not a picture')
+    return path
+
+@pytest.fixture(scope='module')
+def trained(data, tmp_path_factory):
+    "What a run writes, and what it says"
+    path = tmp_path_factory.mktemp('models')
+    rc, out, err = run('train', data, '--out', path/'tiny', '--cache', path/'cache', *small)
+    assert rc == 0, err
+    return path/'tiny', out, err
+
+def test_train_writes_a_model_that_labels(call, trained, data):
+    stem, out, err = trained
+    assert 'broken.jpg (its content is of no known picture format)' in err and 'balanced accuracy' in out and f'--model {stem}.onnx' in out
+    assert {o.suffix for o in stem.parent.iterdir() if o.is_file()} == {'.onnx', '.json', '.safetensors', '.pkl', '.md'}
+    spec = json.loads(Path(f'{stem}.json').read_text())
+    assert spec['labels'] == ['female', 'male'] and spec['size'] == 64 and spec['training']['pictures']['train female'] >= 5
+    assert str(data.parent) not in json.dumps(spec)
+    rc, out, err = call('label', data/'female', '--csv', '-', '--model', f'{stem}.onnx')
+    assert rc == 0 and len(rows(out)) >= 10
+    rc, out, err = call('doctor', '--model', f'{stem}.onnx')
+    assert rc == 0 and 'balanced accuracy' in out
+
+def test_nothing_is_overwritten(call, trained, data):
+    stem, _, _ = trained
+    before = Path(f'{stem}.onnx').read_bytes()
+    rc, out, err = call('train', data, '--out', stem, *small)
+    assert rc == 2 and 'is there already' in err and Path(f'{stem}.onnx').read_bytes() == before
+    rc, out, err = call('train', data, '--out', f'{stem}2', '--resume', *small)
+    assert rc == 2 and 'no run to go on with' in err
+    Path(f'{stem}3.ckpt').touch()
+    rc, out, err = call('train', data, '--out', f'{stem}3', *small)
+    assert rc == 2 and 'run that was cut off' in err
+
+def test_export_of_a_pickle(call, trained, tmp_path):
+    stem, _, _ = trained
+    rc, out, err = call('export', f'{stem}.pkl', '--out', tmp_path/'again')
+    assert rc == 2 and '--trust' in err and not list(tmp_path.iterdir())
+    rc, out, err = call('export', f'{stem}.pkl', '--out', tmp_path/'again', '--trust')
+    assert rc == 0, err
+    assert (tmp_path/'again.onnx').is_file() and json.loads((tmp_path/'again.json').read_text())['size'] == 64
+    rc, out, err = call('export', f'{stem}.safetensors', '--out', tmp_path/'rebuilt')
+    assert rc == 0, err
+
+def test_bad_data(call, data, tmp_path):
+    (tmp_path/'empty').mkdir()
+    (tmp_path/'one/female').mkdir(parents=True); (tmp_path/'one/male').mkdir()
+    fns = sorted((data/'female').glob('*.jpg'))
+    for i, fn in enumerate(fns[:5]): (tmp_path/f'one/female/{i}.jpg').write_bytes(fn.read_bytes())
+    (tmp_path/'one/male/0.jpg').write_bytes(fns[5].read_bytes())
+    for name, says in dict(empty='no pictures', one="only one picture of 'male'", nowhere='is not there').items():
+        rc, out, err = call('train', tmp_path/name, '--out', tmp_path/'m', *small)
+        assert rc == 2 and says in err and len(err.splitlines()) == 1, err
+    for opt, says in [(['--arch', 'resnet1'], 'resnet1'), (['--weights', tmp_path/'nowhere.safetensors'], 'nowhere.safetensors'), (['--valid', '0'], 'too few pictures')]:
+        rc, out, err = call('train', data, '--out', tmp_path/'m', '--cache', tmp_path/'cache', *small, *opt)
+        assert rc == 2 and says in err.splitlines()[-1], err
+    assert not list(tmp_path.glob('m.*'))
