@@ -31,7 +31,7 @@ def clear_upload(
     if not isinstance(widget.value, dict): widget.value = ()
     else: widget.metadata,widget.data,widget._counter = [],[],0
 
-# %% ../nbs/03_app.ipynb #5e27c6b2
+# %% ../nbs/03_app.ipynb #f9a1750c
 COLOURS = dict(male='#0067A5', female='#B84E00', neither='#555555', unsure='#7A5C00') # of boxes and bars, by decision
 
 def shrink(
@@ -41,7 +41,7 @@ def shrink(
     "`img` no larger than `max_side`, for showing"
     scale = min(1, max_side/max(img.size))
     if scale==1: return img.copy()
-    return img.resize([max(round(o*scale),1) for o in img.size], Image.Resampling.LANCZOS, reducing_gap=2)
+    return img.resize([max(round(o*scale),1) for o in img.size], Image.Resampling.BICUBIC, reducing_gap=2)
 
 # %% ../nbs/03_app.ipynb #3a6a6612
 def _tag(draw, xy, text, colour, font, size):
@@ -184,8 +184,8 @@ Your picture is processed in memory and not kept.</aside></header>"""
 
 HINT = f'<p class="gc-hint">JPEG, PNG, HEIC, WebP and most others, up to {MAX_UPLOAD}&nbsp;MB.</p>'
 
-# %% ../nbs/03_app.ipynb #e68dbe4b
-STYLE = """<style>
+# %% ../nbs/03_app.ipynb #ada5c0b2
+_CSS_PAGE = """
 body[data-voila], body[data-voila] #rendered_cells {background:#f4f5f7 !important; margin:0; padding:0}
 body[data-voila] :is(.jp-OutputArea, .jp-OutputArea-child) {overflow:visible}
 .gc-page {font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif; color:#1d2330; box-sizing:border-box;
@@ -209,6 +209,10 @@ body[data-voila] :is(.jp-OutputArea, .jp-OutputArea-child) {overflow:visible}
 .gc-page .gc-buttons button:disabled {opacity:1; background:#e4e7ec; border-color:#d3d8e0; color:#5b6474; cursor:not-allowed}
 .gc-page .gc-buttons button:focus-visible {outline:3px solid #ffb000; outline-offset:2px}
 .gc-page .gc-hint {font-size:14px; color:#566072}
+"""
+
+# %% ../nbs/03_app.ipynb #ef696d4a
+_CSS_ANSWER = """
 .gc-page .gc-note {border-radius:8px; padding:12px 16px; margin:18px 0 0; background:#e8eefc; border:1px solid #b9c9f3; overflow-wrap:anywhere}
 .gc-page .gc-error {background:#fdecea; border-color:#efb4ae; color:#7a1a12}
 .gc-busy::before {content:""; display:inline-block; width:14px; height:14px; margin-right:10px; vertical-align:-2px; border:3px solid #1f4fd8; border-right-color:transparent;
@@ -234,9 +238,10 @@ body[data-voila] :is(.jp-OutputArea, .jp-OutputArea-child) {overflow:visible}
   .gc-two {grid-template-columns:minmax(0,1fr)}
   .gc-two figure {position:static}
 }
-</style>"""
+"""
+STYLE = f'<style>{_CSS_PAGE}{_CSS_ANSWER}</style>'
 
-# %% ../nbs/03_app.ipynb #72534832
+# %% ../nbs/03_app.ipynb #a8fe90e2
 def _server_log():
     "A logger to the server's own standard error; a kernel's `sys.stderr` would travel to the visitor"
     log = logging.getLogger('gender_classifier.app')
@@ -263,7 +268,7 @@ def guarded(
         return _inner
     return _decorate
 
-# %% ../nbs/03_app.ipynb #a8babbf0
+# %% ../nbs/03_app.ipynb #1c2f4596
 def load_labeller(
     path=None, # A model's .onnx; by default `default_model()`
 ): # (`Labeller`, '') or (None, HTML that says what is wrong)
@@ -280,18 +285,19 @@ def load_labeller(
 NO_MODEL = """This page has no model, so it cannot label anything. {} Whoever runs this page: put a model's .onnx and .json files \
 into the folder models, or train one with "gender_classifier train"; then start the page again."""
 
-# %% ../nbs/03_app.ipynb #8455313d
+# %% ../nbs/03_app.ipynb #27c329b7
 class OwnKernel(KernelSpecManager):
     "Offers the Python that runs the server as the only kernel, whatever else is installed on the machine"
     def find_kernel_specs(self): return {NATIVE_KERNEL_NAME: ''}
     def get_kernel_spec(self, kernel_name):
         if kernel_name!=NATIVE_KERNEL_NAME: raise NoSuchKernel(kernel_name)
         threads = {f'{o}_NUM_THREADS':'1' for o in ('OMP','OPENBLAS','MKL')}
+        glibc = {'MALLOC_ARENA_MAX':'2', 'MALLOC_MMAP_THRESHOLD_':str(2**20), 'MALLOC_TRIM_THRESHOLD_':str(2**20)} # give pictures' memory back
         argv = [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}',
                 '--HistoryManager.enabled=False', '--log-level=ERROR', '--IPKernelApp.capture_fd_output=False']
-        return KernelSpec(argv=argv, display_name='Python 3', language='python', env=threads | {'MALLOC_ARENA_MAX':'2'})
+        return KernelSpec(argv=argv, display_name='Python 3', language='python', env=threads | glibc)
 
-# %% ../nbs/03_app.ipynb #4982f4fe
+# %% ../nbs/03_app.ipynb #736b5bec
 class ServeError(RuntimeError): "The page cannot be served; `str(e)` says why and what to do"
 
 def app_notebook()->Path:
@@ -302,7 +308,7 @@ def app_notebook()->Path:
         if (p/'gender_classifier.ipynb').is_file(): return p/'gender_classifier.ipynb'
     raise ServeError(f"The page's notebook is missing: there is no app/gender_classifier.ipynb in {pkg.parent} or in {pkg}. Install the package again.")
 
-# %% ../nbs/03_app.ipynb #bd18a060
+# %% ../nbs/03_app.ipynb #81d789b5
 def free_port(
     port:int=8866, # The one that is wanted; 0 for any
     ip:str='127.0.0.1', # Address to listen on
@@ -320,7 +326,7 @@ def free_port(
         return p
     raise ServeError(f'Port {port} is in use' + (f', and so are the {n-1} after it' if n>1 else '') + '. Choose another one, or end the program that uses it.')
 
-# %% ../nbs/03_app.ipynb #d33f661d
+# %% ../nbs/03_app.ipynb #cff715b9
 CSP = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
        "font-src 'self' data:; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'")
 
@@ -340,7 +346,7 @@ def voila_config(
     return Config(Voila=server, VoilaConfiguration=page, MappingKernelManager=dict(cull_idle_timeout=300, cull_interval=60, cull_connected=False),
                   ZMQChannelsWebsocketConnection=dict(iopub_data_rate_limit=1e7))
 
-# %% ../nbs/03_app.ipynb #2b4ed5d4
+# %% ../nbs/03_app.ipynb #64ae8cea
 TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {% import "spinner.macro.html.j2" as spinner %}
 {% do nb.metadata.update({'title': 'Female, male or neither?'}) %}
@@ -375,7 +381,7 @@ TEMPLATE = """{%- extends 'voila/templates/lab/index.html.j2' -%}
 {%- endblock body_header -%}
 """
 
-# %% ../nbs/03_app.ipynb #8593b8e0
+# %% ../nbs/03_app.ipynb #ce4fce0a
 def _server(port, ip, tmp):
     "Voila, set up for the page, its template in the folder `tmp`; listening as soon as it is started"
     from voila.app import Voila
@@ -395,7 +401,7 @@ def _set_env(model):
     except DetectorError as e: detector = DETECTOR_NAME; print(f'Faces will be found less well: {e}', file=sys.stderr)
     os.environ['GENDER_CLASSIFIER_YUNET'] = str(Path(detector).resolve())
 
-# %% ../nbs/03_app.ipynb #87b89fdd
+# %% ../nbs/03_app.ipynb #45c48f76
 def _on_ready(app, url, open_browser):
     "Say that the page is there, and let `Ctrl-C` end it quietly"
     def stop(*args): app.ioloop.add_callback_from_signal(app.ioloop.stop)
