@@ -53,7 +53,7 @@ def _tag(draw, xy, text, colour, font, size):
     draw.rounded_rectangle((x,y,x+w,y+h), .3*font.size, fill=colour, outline='white')
     draw.text((x+w/2,y+h/2), text, fill='white', font=font, anchor='mm')
 
-# %% ../nbs/03_app.ipynb #224b27db
+# %% ../nbs/03_app.ipynb #6c155f02
 def annotate(
     img:Image.Image, # Mode RGB, upright
     preds:list, # `Prediction`s, boxes in pixels of `img`
@@ -70,7 +70,7 @@ def _box(draw, i, decision, box, size):
     "Draw face `i`: a coloured line within a white one, and a tag no larger than suits the face"
     (x,y,w,h),colour = box,COLOURS.get(decision, '#222222')
     line = max(2, round(max(size)/300))
-    font = ImageFont.load_default(min(max(14, round(w/5)), max(16, round(max(size)/36))))
+    font = ImageFont.load_default(max(14, round(max(size)/45), min(round(w/5), round(max(size)/36))))
     draw.rectangle((x-line,y-line,x+w+line,y+h+line), outline='white', width=2*line)
     draw.rectangle((x,y,x+w,y+h), outline=colour, width=line)
     text = f'{i} {decision}'
