@@ -427,7 +427,7 @@ def read_json(
     if not isinstance(spec, dict) or 'labels' not in spec: raise ModelError(f'{fn.name} does not describe a model.')
     return spec
 
-# %% ../nbs/31_export.ipynb #741e8b81
+# %% ../nbs/31_export.ipynb #e6ff4717
 def _check_hash(stem, suffix, spec):
     "`ModelError` if a file is not the one that its description speaks of"
     fn,want = Path(f'{stem}{suffix}'),spec.get('sha256',{}).get(suffix[1:])
@@ -435,11 +435,11 @@ def _check_hash(stem, suffix, spec):
         raise ModelError(f'{fn.name} is not the file that {fn.stem}.json describes (its SHA-256 differs): it is damaged, or of another export. Fetch both again.')
 
 def rebuild_learner(
-    stem, # The model's path without a suffix
+    stem, # The model's path, with any of its suffixes or none
     dls=None, # Data to go on training with; two blank pictures by default
 )->Learner: # On the processor
     "Build the learner again from .json and .safetensors, in which there is nothing that could be run; raises `ModelError`"
-    stem = Path(str(stem).removesuffix('.onnx').removesuffix('.json'))
+    stem = Path(next((str(stem)[:-len(o)] for o in SUFFIXES if str(stem).endswith(o)), str(stem)))
     spec = read_json(stem)
     if not spec.get('arch') or spec.get('head') is None: raise ModelError(f'{stem.name}.json does not say how the net was made, so it cannot be built again; its .onnx and .pkl can be used.')
     _check_hash(stem, '.safetensors', spec)
