@@ -225,7 +225,7 @@ def _split(df, valid, seed):
     if not {'train','valid'}<=set(res): raise UsageError('there are too few pictures to keep some for validation')
     return res
 
-# %% ../nbs/40_cli.ipynb #ea88d4e8
+# %% ../nbs/40_cli.ipynb #5663d491
 LABELS = ['female','male']
 
 def _learner(args, df, x):
@@ -242,6 +242,7 @@ def _fit(args, learn):
     "Fine-tune, or train from scratch, with a checkpoint after each epoch"
     from gender_classifier.learner import fit_resumable
     ckpt,lr = Path(f'{args.out}.ckpt'),args.lr
+    learn.logger = lambda row: print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(learn.recorder.metric_names, row)), flush=True)
     with learn.no_bar() if not _is_tty(sys.stdout) else nullcontext():
         if args.weights=='none': fit_resumable(learn, ckpt, args.epochs, lr); return
         if not ckpt.exists(): learn.freeze(); learn.fit_one_cycle(1, lr)
@@ -298,7 +299,7 @@ def run_train(args):
     print(f'Written: {fn} and what belongs to it. Use it with: gender_classifier label PHOTOS --model {fn}')
     return 0
 
-# %% ../nbs/40_cli.ipynb #ae90c37f
+# %% ../nbs/40_cli.ipynb #914ed00d
 def _add_train(sub):
     p = _command(sub, 'train', run_train, 'train a model on your own pictures', epilog=TRAIN_EPILOG)
     p.add_argument('data', nargs='+', metavar='DATA', help='folder of a data set, see below')
@@ -316,7 +317,7 @@ def _add_train(sub):
     p.add_argument('--resume', action='store_true', help='go on with a run that was cut off, all else being the same')
     p.add_argument('--force', action='store_true', help='overwrite a model of the same name')
 
-TRAIN_EPILOG = """A data set is a folder with a folder per class (female, male, and any others, which mean neither), or UTKFace, CelebA, FairFace or LFW
+TRAIN_EPILOG = """A data set is a folder with a folder per class (female, male and, if you like, neither), or UTKFace, CelebA, FairFace or LFW
 as they are distributed. Several may be given. Written are NAME.onnx and NAME.json, which label, app and export take, and NAME.safetensors,
 NAME.pkl and the card NAME.md.
 
@@ -408,7 +409,7 @@ def check_training():
     except Exception as e: yield 'training device',None,f'torch is installed but cannot be imported ({type(e).__name__}: {e})'; return
     yield 'training device',None,torch.cuda.get_device_name(0) if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
 
-# %% ../nbs/40_cli.ipynb #63daa783
+# %% ../nbs/40_cli.ipynb #19b5e626
 def check_model(path=None):
     "Is there a model, whole and readable; and what its makers measured"
     from gender_classifier.inference import ModelError, find_model, open_model
@@ -418,10 +419,18 @@ def check_model(path=None):
     yield '',None,f'{spec.arch}, {spec.size} px, labels {", ".join(spec.labels)}'
     for k,v in _figures(spec.training): yield '',None,f'{k}: {v}'
 
-def _figures(d, name='', most=12):
+def _figure(v):
+    "One figure, or a rate with its interval, as a person writes it; None for anything else"
+    if isinstance(v, dict) and {'value','low','high'}<=set(v): return '{value:.1%} ({low:.1%} to {high:.1%})'.format(**v)
+    if isinstance(v, (int,float,str)) and len(str(v))<=200: return f'{v:.4g}' if isinstance(v, float) else str(v)
+
+def _figures(d, name='', most=16):
     "Up to `most` (name, figure) pairs from a nested dict"
-    flat = [x for k,v in d.items() for x in (_figures(v, f'{name}{k} ') if isinstance(v, dict) else [(f'{name}{k}', v)])]
-    return [(k,v) for k,v in flat if isinstance(v, (int,float,str)) and len(str(v))<=100][:most]
+    flat = []
+    for k,v in d.items():
+        if (f := _figure(v)) is not None: flat.append((f'{name}{k}', f))
+        elif isinstance(v, dict): flat += _figures(v, f'{name}{k}, ', most)
+    return flat[:most]
 
 # %% ../nbs/40_cli.ipynb #2f8f91de
 def check_detector(path=None):
