@@ -55,12 +55,13 @@ class _Canvas:
         im = self.im+rng.normal(0, noise, self.im.shape)
         return Image.fromarray(im.clip(0,255).astype(np.uint8))
 
-# %% ../nbs/04_synth.ipynb #d42c1b02
+# %% ../nbs/04_synth.ipynb #100ae005
 def _backdrop(c, rng):
-    "Paint a slope between two random colours"
+    "Paint a slope between two random colours, and blurred balls"
     a,b = rng.uniform(40,230,(2,3))
     t = np.clip((c.x*rng.uniform(-1,1)+c.y*rng.uniform(-1,1)+1)/2, 0, 1)[...,None]
     c.im[:] = a*(1-t)+b*t
+    for _ in range(8): c.paint(c.blob(*rng.uniform(-1,1,2), *rng.uniform(.1,.3,2), .15), rng.uniform(20,240,3), .5)
 
 # %% ../nbs/04_synth.ipynb #75f6db61
 def _hair(c, female, hair):
@@ -70,47 +71,57 @@ def _hair(c, female, hair):
         c.pair(.46, .45, .2, .6, hair)
     else: c.paint(c.blob(0,-.3,.52,.52), hair)
 
-# %% ../nbs/04_synth.ipynb #44d5bf60
-def _head(c, female, skin, light):
+# %% ../nbs/04_synth.ipynb #835cf2fb
+def _head(c, female, skin, light, wide):
     "Neck, shoulders, ears and a shaded face"
     c.paint(c.blob(0,1.25,.85,.5), skin[::-1]*.6)
     c.paint(c.blob(0,.72,.2,.4), skin*.72)
     if not female: c.pair(.47, .0, .07, .14, skin*.85)
-    face = c.blob(0, .02, .44, .62, .03)
-    if not female: face = np.maximum(face, c.blob(0, .22, .4, .44, .03))
+    face = c.blob(0, .02, .44*wide, .62, .03)
+    if not female: face = np.maximum(face, c.blob(0, .22, .4*wide, .44, .03))
     c.paint(face, skin)
     x,y = c.x/.5, c.y/.7
     round_ = np.sqrt(np.clip(1-x*x*.75-y*y*.75, .05, 1))
     c.im *= 1+face[...,None]*((.62+.45*round_+light*x*.3)[...,None]-1)
 
-# %% ../nbs/04_synth.ipynb #6ae73003
-def _eyes(c, female, hair, skin):
+# %% ../nbs/04_synth.ipynb #6ffd8b28
+def _eyes(c, hair, skin, apart, heavy, brow):
     "Sockets, whites, irises, lids and brows"
-    c.pair(.19, -.1, .15, .1, skin*.7, .6, .2)
-    c.pair(.19, -.08, .085, .042, (235,230,225), 1, .1)
-    c.pair(.19, -.08, .042, .044, (60,40,30), 1, .1)
-    c.pair(.19, -.08, .02, .022, (10,10,10), 1, .1)
-    c.pair(.205, -.092, .01, .01, (250,250,250), .9, .1)
-    c.pair(.19, -.118, .1, .018 if female else .012, (35,25,20), .9, .2)
-    c.pair(.2, -.21, .13, .018 if female else .036, hair*.7, .9, .25)
+    c.pair(apart, -.1, .15, .1, skin*.7, .6, .2)
+    c.pair(apart, -.08, .085, .042, (235,230,225), 1, .1)
+    c.pair(apart, -.08, .042, .044, (60,40,30), 1, .1)
+    c.pair(apart, -.08, .02, .022, (10,10,10), 1, .1)
+    c.pair(apart+.015, -.092, .01, .01, (250,250,250), .9, .1)
+    c.pair(apart, -.118, .1, .015, (35,25,20), .9, .2)
+    c.pair(apart+.01, brow, .13, .036 if heavy else .018, hair*.7, .9, .25)
 
-# %% ../nbs/04_synth.ipynb #90c1d0eb
-def _nose_mouth(c, female, skin, smile):
-    "Nose, beard and mouth"
-    if not female:
-        jaw = c.blob(0,.42,.38,.26,.12)*(1-c.blob(0,.2,.22,.14,.2))
-        c.paint(jaw, skin*.4, .6)
-    c.pair(.055, .05, .03, .17, skin*.75, .35, .3)
-    c.paint(c.blob(0,.02,.025,.16,.3), np.minimum(skin*1.12,255), .6)
-    c.paint(c.blob(0,.17,.09,.03,.3), skin*.6, .55)
-    c.pair(.045, .165, .022, .015, skin*.3, .8, .2)
-    lips = (190,45,60) if female else skin*(.78,.6,.58)
-    bend = smile*(c.x/.16)**2*.05  # the corners of the mouth go up
-    r = np.hypot(c.x/.16, (c.y-.34+bend)/(.05 if female else .034))
-    c.paint(_soft(r,.1), lips)
-    r = np.hypot(c.x/.14, (c.y-.335+bend)/.008)
-    c.paint(_soft(r,.3), skin*.3, .8)
+def _glasses(c, apart):
+    "Two dark rings and a bridge"
+    for s in (-1,1):
+        ring = c.blob(s*apart, -.08, .15, .12, .02)-c.blob(s*apart, -.08, .125, .095, .02)
+        c.paint(ring.clip(0), (25,25,30))
+    c.paint(c.blob(0, -.1, apart-.14, .012, .2), (25,25,30))
+
+# %% ../nbs/04_synth.ipynb #9e2b6f31
+def _nose(c, skin, long):
+    "Bridge, tip and nostrils"
+    tip = .17*long
+    c.pair(.055, tip-.12, .03, .17, skin*.75, .35, .3)
+    c.paint(c.blob(0,tip-.15,.025,.16,.3), np.minimum(skin*1.12,255), .6)
+    c.paint(c.blob(0,tip,.09,.03,.3), skin*.6, .55)
+    c.pair(.045, tip-.005, .022, .015, skin*.3, .8, .2)
+
+def _mouth(c, female, skin, smile, wide):
+    "Lips, red or the skin's colour, and the line between them; `smile` lifts the corners"
+    bend = smile*(c.x/.16)**2*.05
+    def lip(cy, rx, ry, soft): return _soft(np.sqrt((c.x/(rx*wide))**2+((c.y-cy+bend)/ry)**2), soft)
+    c.paint(lip(.34, .16, .05 if female else .034, .1), (190,45,60) if female else skin*(.78,.6,.58))
+    c.paint(lip(.335, .14, .008, .3), skin*.3, .8)
     c.paint(c.blob(0,.43,.1,.02,.3), skin*.65, .4)
+
+def _beard(c, skin):
+    "A shadow on jaw and lip"
+    c.paint(c.blob(0,.42,.38,.26,.12)*(1-c.blob(0,.2,.22,.14,.2)), skin*.4, .6)
 
 # %% ../nbs/04_synth.ipynb #992eafce
 def _fringe(c, female, hair, part):
@@ -118,9 +129,20 @@ def _fringe(c, female, hair, part):
     c.paint(c.blob(part*.2,-.62,.46,.24 if female else .17,.08), hair)
     if female: c.pair(.44, -.15, .1, .5, hair, 1, .12)
 
-# %% ../nbs/04_synth.ipynb #07a45c96
+# %% ../nbs/04_synth.ipynb #fb7a4c20
 _SKINS = np.float32([(241,205,180),(224,180,150),(198,144,110),(160,110,80),(118,80,60)])
 _HAIRS = np.float32([(40,30,28),(75,50,35),(120,80,45),(190,155,95),(130,130,130)])
+
+def _features(c, female, skin, hair, rng):
+    "The head and what is in it, a little different each time"
+    apart = rng.uniform(.165,.21)
+    _head(c, female, skin, rng.uniform(-1,1), rng.uniform(.93,1.07))
+    c.x = c.x-rng.uniform(-.08,.08) # looking to a side
+    if not female: _beard(c, skin)
+    _eyes(c, hair, skin, apart, not female, rng.uniform(-.24,-.18))
+    _nose(c, skin, rng.uniform(.8,1.15))
+    _mouth(c, female, skin, rng.uniform(-.3,1), rng.uniform(.8,1.2))
+    if rng.random()<.25: _glasses(c, apart)
 
 def _place(c, rng):
     "Nearer or farther, and off the centre"
@@ -137,12 +159,13 @@ def synth_face(
     if label not in ('female','male'): raise ValueError(f"a face is drawn as 'female' or 'male', not {label!r}")
     female = label=='female'
     rng = np.random.default_rng((seed, female))
-    c = _Canvas(size, rng.uniform(-.15,.15))
+    c = _Canvas(size, rng.uniform(-.25,.25))
     _backdrop(c, rng)
     _place(c, rng)
     skin,hair = (o[rng.integers(len(o))]*rng.uniform(.93,1.05,3) for o in (_SKINS,_HAIRS))
-    _hair(c, female, hair); _head(c, female, skin, rng.uniform(-1,1))
-    _eyes(c, female, hair, skin); _nose_mouth(c, female, skin, rng.uniform(-.3,1)); _fringe(c, female, hair, rng.uniform(-1,1))
+    _hair(c, female, hair)
+    _features(c, female, skin, hair, rng)
+    _fringe(c, female, hair, rng.uniform(-1,1))
     return c.to_pil(rng)
 
 # %% ../nbs/04_synth.ipynb #fa1272f3
