@@ -225,7 +225,7 @@ def _split(df, valid, seed):
     if not {'train','valid'}<=set(res): raise UsageError('there are too few pictures to keep some for validation')
     return res
 
-# %% ../nbs/40_cli.ipynb #5663d491
+# %% ../nbs/40_cli.ipynb #955ab2d8
 LABELS = ['female','male']
 
 def _learner(args, df, x):
@@ -238,11 +238,15 @@ def _learner(args, df, x):
     dls.vocab = LABELS
     return face_learner(dls, args.arch, weights=None if args.weights=='none' else args.weights, seed=args.seed, clip=1.)
 
+def _log(names, row):
+    "A line for an epoch; none for one that a resumed run skips"
+    if len(row)==len(names): print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
+
 def _fit(args, learn):
     "Fine-tune, or train from scratch, with a checkpoint after each epoch"
     from gender_classifier.learner import fit_resumable
     ckpt,lr = Path(f'{args.out}.ckpt'),args.lr
-    learn.logger = lambda row: print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(learn.recorder.metric_names, row)), flush=True)
+    learn.logger = lambda row: _log(learn.recorder.metric_names, row)
     with learn.no_bar() if not _is_tty(sys.stdout) else nullcontext():
         if args.weights=='none': fit_resumable(learn, ckpt, args.epochs, lr); return
         if not ckpt.exists(): learn.freeze(); learn.fit_one_cycle(1, lr)
@@ -324,12 +328,12 @@ NAME.pkl and the card NAME.md.
 exit status: 0 trained and written, 2 it could not be, 130 ended by Ctrl-C (--resume goes on after the last whole epoch)
 """
 
-# %% ../nbs/40_cli.ipynb #6524c094
+# %% ../nbs/40_cli.ipynb #3801a68d
 def _load(args):
     "The learner in a .pkl, or built again from .json and .safetensors"
     from gender_classifier.export import load_learner_file, rebuild_learner
     from gender_classifier.inference import ModelError
-    if Path(args.learner).suffix.lower() not in ('.pkl','.pickle','.pth'): return rebuild_learner(Path(args.learner).with_suffix('') if Path(args.learner).suffix in ('.safetensors','.onnx','.json') else args.learner)
+    if Path(args.learner).suffix.lower() not in ('.pkl','.pickle','.pth'): return rebuild_learner(args.learner)
     try: return load_learner_file(args.learner, trust=args.trust)
     except ModelError as e: raise ModelError(str(e).replace('pass `trust=True`', 'add --trust')) from None
 
