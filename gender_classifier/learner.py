@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['OPTS', 'has_fast_bf16', 'Bf16', 'get_opt', 'find_lr', 'SmoothBCE', 'kind_weights', 'undersample', 'WeightsError',
-           'get_arch', 'face_weights', 'load_body', 'face_learner', 'is_multi', 'face_metrics', 'balanced_multi', 'EMA',
-           'ProgressiveResize', 'Checkpoint', 'fit_resumable', 'learn_probs']
+           'get_arch', 'face_weights', 'load_body', 'face_learner', 'is_multi', 'face_metrics',
+           'balanced_accuracy_multi', 'balanced_multi', 'EMA', 'ProgressiveResize', 'Checkpoint', 'fit_resumable',
+           'learn_probs']
 
-# %% ../nbs/21_learner.ipynb #1f5e84de
+# %% ../nbs/21_learner.ipynb #9b5e815d
 import os, random
 from contextlib import nullcontext
 from functools import partial
@@ -26,7 +27,6 @@ from fastai.torch_core import default_device, set_seed
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import vision_learner
 from fastcore.foundation import L
-from fastcore.basics import patch
 from torch import nn
 
 # %% ../nbs/21_learner.ipynb #e012ba63
@@ -120,7 +120,7 @@ def get_arch(
     if name in timm.list_models(): return name
     raise ValueError(f'no model {name!r} in torchvision or timm; near it: {", ".join(timm.list_models(name[:6]+"*")[:5]) or "nothing"}')
 
-# %% ../nbs/21_learner.ipynb #c85a98f7
+# %% ../nbs/21_learner.ipynb #2ecf0d18
 def face_weights()->Path:
     "The file of the shipped net's weights; raises `WeightsError` if it is not there"
     from gender_classifier.inference import ModelError, default_model
@@ -137,7 +137,7 @@ def load_body(
     from safetensors.torch import load_file
     state = {k[2:]: v.float() if v.is_floating_point() else v for k,v in load_file(str(fn)).items() if k.startswith('0.')}
     try: body.load_state_dict(state)
-    except RuntimeError: raise WeightsError('The face backbone is a resnet18; for another architecture use weights="imagenet" or None.') from None
+    except RuntimeError: raise WeightsError('The face backbone is a resnet18: for another architecture use weights="imagenet" or None.') from None
 
 # %% ../nbs/21_learner.ipynb #bab7e7f5
 def _vision(dls, arch, pretrained, **kwargs):
@@ -203,8 +203,8 @@ def face_metrics(multi):
     if multi: return [accuracy_multi, F1ScoreMulti(), balanced_multi()]
     return [accuracy, error_rate, F1Score(average='macro'), BalancedAccuracy()]
 
-# %% ../nbs/21_learner.ipynb #08eb82a6
-def _balanced(preds, targs):
+# %% ../nbs/21_learner.ipynb #f702b7c4
+def balanced_accuracy_multi(preds, targs):
     "Mean of the recalls of men and women, over the pictures with one label; preds and targs (n, 2)"
     one = targs.sum(1)==1
     hit = (preds.argmax(1)==targs.argmax(1))[one].float()
@@ -213,9 +213,9 @@ def _balanced(preds, targs):
 
 def balanced_multi():
     "Balanced accuracy of a multi-label learner over pictures with exactly one label"
-    return AccumMetric(_balanced, flatten=False, name='balanced_multi') if 'name' in AccumMetric.__init__.__code__.co_varnames else AccumMetric(_balanced, flatten=False)
+    return AccumMetric(balanced_accuracy_multi, flatten=False)
 
-# %% ../nbs/21_learner.ipynb #745e8326
+# %% ../nbs/21_learner.ipynb #a68ed153
 class EMA(Callback):
     "Exponential moving average of weights and statistics; it is what is validated, and what is left after training"
     order,run_valid = 65,True
@@ -248,7 +248,7 @@ class EMA(Callback):
         self.swap()
         self.avg = None
 
-# %% ../nbs/21_learner.ipynb #0e275479
+# %% ../nbs/21_learner.ipynb #a46c551b
 class ProgressiveResize(Callback):
     "Train at `sizes[epoch]` pixels from that epoch on (Howard, 2018); for `memory_dls`"
     order = -5
@@ -257,12 +257,13 @@ class ProgressiveResize(Callback):
         size = [v for k,v in self.sizes.items() if k<=self.epoch][-1]
         for dl in self.dls.loaders: dl.dataset.resize(size)
 
-# %% ../nbs/21_learner.ipynb #982b6057
+# %% ../nbs/21_learner.ipynb #72c87a71
 class Checkpoint(Callback):
     "Save the whole state of a run after each epoch, for `fit_resumable`"
     order = 90
-    def __init__(self, fn): self.fn = Path(fn)
+    def __init__(self, fn): self.fn,self.start = Path(fn),0
     def after_epoch(self):
+        if self.epoch<self.start: return # skipped: it is done already
         ema = next((o for o in self.learn.cbs if isinstance(o, EMA)), None)
         state = dict(model=self.model.state_dict(), opt=self.opt.state_dict(), epoch=self.epoch+1, n_epoch=self.n_epoch, values=list(self.recorder.values),
             ema=ema and (ema.avg, ema.n), torch=torch.get_rng_state(), numpy=np.random.get_state(), python=random.getstate(), dl=self.dls.train.rng.getstate())
@@ -280,6 +281,7 @@ class Checkpoint(Callback):
         ema = next((o for o in learn.cbs if isinstance(o, EMA)), None)
         if ema and s['ema']: ema.avg,ema.n = s['ema']
         self._random(learn, s)
+        self.start = s['epoch']
         return s['epoch'],s['n_epoch']
 
     def _random(self, learn, s):
@@ -288,7 +290,7 @@ class Checkpoint(Callback):
         random.setstate(s['python'])
         learn.dls.train.rng.setstate(s['dl'])
 
-# %% ../nbs/21_learner.ipynb #9f3bd13b
+# %% ../nbs/21_learner.ipynb #7be54582
 def fit_resumable(
     learn:Learner, # As `face_learner` made it; made the same way again when a run goes on
     fn, # File of the checkpoint
@@ -304,7 +306,7 @@ def fit_resumable(
     learn.fit_one_cycle(n_epoch, lr, cbs=ckpt, start_epoch=start, **kwargs)
     ckpt.fn.unlink(missing_ok=True)
 
-# %% ../nbs/21_learner.ipynb #abb2f3d8
+# %% ../nbs/21_learner.ipynb #242fc1c8
 @torch.no_grad()
 def learn_probs(
     learn:Learner, # Multi-label: sigmoid; single-label: softmax

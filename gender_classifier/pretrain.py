@@ -6,19 +6,20 @@
 __all__ = ['SHARE', 'SCHEDULE', 'same_face', 'hold_out', 'soft_targets', 'DistillNet', 'DistillLoss', 'scene_squares', 'prepare',
            'with_squares', 'pretrain']
 
-# %% ../nbs/23_pretrain.ipynb #a668d97d
+# %% ../nbs/23_pretrain.ipynb #910e55df
 import hashlib
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.torch_core import trainable_params
 from torch import nn
-from .core import PictureError, open_image
-from .crops import crop_face, load_crops, make_crops
+from .core import open_image
+from .crops import crop_face, make_crops
+from .data import components, same_value
 from .distill import soft_labels, teacher_embeddings
 from .learner import EMA, ProgressiveResize, face_learner, fit_resumable
 from .memory import memory_dls
 
-# %% ../nbs/23_pretrain.ipynb #8a1fdff8
+# %% ../nbs/23_pretrain.ipynb #937ab916
 def same_face(
     emb:np.ndarray, # float32 (n, 128), NaN where there is no face
     person=None, # (n,) names, '' where not known
@@ -26,20 +27,14 @@ def same_face(
     chunk:int=2000, # Rows compared at a time
 )->np.ndarray: # int (n,), the group of each picture
     "Group pictures of the same face"
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
     e,n,pairs = torch.from_numpy(np.nan_to_num(emb, nan=1e3)),len(emb),[]
-    sq = (e**2).sum(1)
-    ok = ~np.isnan(emb).any(1)
+    sq,ok = (e**2).sum(1),~np.isnan(emb).any(1)
     for i in range(0, n, chunk):
         close = (sq[i:i+chunk,None]+sq[None]-2*e[i:i+chunk]@e.T)<max_dist**2
         a,b = (o.numpy() for o in close.nonzero(as_tuple=True))
         pairs.append(np.stack([a+i,b])[:,ok[a+i]&ok[b]])
-    name = pd.Series([''] * n if person is None else person)
-    first = pd.Series(np.arange(n)).groupby(name.to_numpy()).transform('first').to_numpy()
-    pairs.append(np.stack([np.arange(n), np.where(name!='', first, np.arange(n))]))
-    i,j = np.concatenate(pairs, 1)
-    return connected_components(coo_matrix((np.ones(len(i), bool), (i,j)), shape=(n,n)), directed=False)[1]
+    if person is not None: pairs.append(same_value(person))
+    return components(np.concatenate(pairs, 1), n)
 
 # %% ../nbs/23_pretrain.ipynb #a48f83bb
 def _draw(name):
@@ -111,9 +106,9 @@ def scene_squares(
             out.append(crop_face(a[t:t+s,l:l+s], None, size))
     return np.stack(out) if out else np.empty((0,size,size,3), np.uint8)
 
-# %% ../nbs/23_pretrain.ipynb #de35bc87
+# %% ../nbs/23_pretrain.ipynb #a43981e4
 SHARE = {'lfw':.3, 'neither':.25, None:.12} # held out, by source
-SCHEDULE = {0:64, 7:112} # side in pixels from each epoch on
+SCHEDULE = {0:64, 4:112} # side in pixels from each epoch on
 
 def prepare(
     df:pd.DataFrame, # From `ingest`, several sources
@@ -146,13 +141,13 @@ def with_squares(df, x, y, n=2, size=112):
     valid = np.concatenate([df.valid.to_numpy(), np.zeros(len(sq), bool)])
     return np.concatenate([x,sq]),np.concatenate([y,ysq]),valid
 
-# %% ../nbs/23_pretrain.ipynb #75167864
+# %% ../nbs/23_pretrain.ipynb #b51543f1
 def pretrain(
     x, # uint8 (n, size, size, 3)
     y, # float32 (n, 130), from `prepare`
     valid, # (n,) bool
     ckpt, # File of the checkpoint
-    n_epoch:int=16, # Epochs in all
+    n_epoch:int=10, # Epochs in all
     schedule:dict=SCHEDULE, # Side in pixels from each epoch on
     lr:float=3e-3, # Peak of the cycle
     bs:int=128, # Pictures in a batch

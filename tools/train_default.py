@@ -1,0 +1,130 @@
+"""Train the model in models/ from scratch: an hour or more on two cores with AMX, minutes on a GPU.
+
+    pip install -c constraints.txt -e ".[train]" dlib-bin face-recognition-models
+    python tools/train_default.py FACES [--out models/gender_resnet18] [--runs runs/default]
+    python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
+
+FACES is a folder that holds `utkface/`, `celeba/`, `lfw/` and `not_a_face/`, each as its publisher packs it. The run goes on from
+`--runs` if it was cut off. At the end the model is written, measured from the picture files on through the ONNX file, and its
+card made. The names of the held-out pictures are kept beside the model. What is held out and how the net is trained is in `nbs/23_pretrain.ipynb`.
+"""
+import argparse, pickle
+from functools import partial
+from pathlib import Path
+import numpy as np
+from fastai.metrics import AccumMetric
+from gender_classifier.crops import load_crops
+from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct, rate, to_md
+from gender_classifier.export import export_learner, write_card
+
+from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
+from gender_classifier.learner import SmoothBCE
+from gender_classifier.pretrain import prepare, pretrain, with_squares
+
+LABELS = ['female','male']
+DATA = [
+    dict(set='UTKFace', by='Zhang, Song, Qi, CVPR 2017', terms='non-commercial research only', labels='estimated, then checked by a person; some are wrong'),
+    dict(set='CelebA, a subset', by='Liu et al., ICCV 2015', terms='non-commercial research only', labels='annotators; some are wrong'),
+    dict(set='LFW, half of its people', by='Huang et al., 2007', terms='a benchmark, no licence text', labels='verified lists of AFIF4'),
+    dict(set='Caltech-101 and PACS, pictures without a face', by='Fei-Fei et al., 2004; Li et al., 2017', terms='research', labels='none: the target is "neither"'),
+    dict(set='dlib\'s face recognition network, as a teacher', by='King, 2017', terms='CC0', labels=''),
+]
+TRAINING = '''A resnet18 from scratch with two outputs. Every face was found by YuNet and cut out as in use. Targets are halfway between the data
+set's label and the out-of-fold opinion of a support vector machine on the 128 numbers of dlib's face recognition network, smoothed by 0.06; a second
+head, dropped after training, predicts those 128 numbers. Random squares of the pictures without a face were added. AdamW, weight decay 0.05, one cycle
+to 0.003, batches of 128, gradient norm clipped at 1, weights averaged (0.998), bf16 autocast, 64 px and then 112 px. Pictures of one face, and near
+copies, are on one side of the split.'''
+LIMITS = [
+    'It guesses apparent presentation in one photo. It says nothing of who a person is, and "neither" never means a person\'s identity.',
+    'The sets it learned from know two labels. People whom these do not fit are not represented, and are labelled all the same.',
+    'Children: the younger, the less there is to see. Figures for babies are near what guessing gives.',
+    'The groups of "race" are UTKFace\'s, estimated by a program and checked by one person. They are there to find differences, not to describe people.',
+    'CelebA is of celebrities and LFW of people in the news around 2003: both lean to the West, and to men in LFW.',
+    'Upside-down faces, heavy occlusion and drawings were not trained for.',
+]
+
+
+def read(root):
+    "The table of all four sets"
+    return concat(read_utkface(root/'utkface'), read_celeba(root/'celeba'), read_lfw(root/'lfw'), read_neither(root/'not_a_face', 'neither')).df
+
+
+def prepared(root, runs):
+    "`prepare`, kept for a run that goes on"
+    fn = runs/'prepared.pkl'
+    if not fn.exists(): fn.write_bytes(pickle.dumps(prepare(read(root))))
+    return pickle.loads(fn.read_bytes())
+
+
+def shown(df):
+    "Balanced accuracy on each source's held-out faces, shown after each epoch"
+    v = df[df.valid].reset_index(drop=True)
+    def bal(p, t, sel):
+        ok = (np.array(LABELS)[p.argmax(1)]==v.labels)[sel]
+        return balanced(ok, v.labels[sel], n_boot=1)['value']
+    res = []
+    for o in sorted(set(v.source[v.labels!=''])):
+        f = partial(bal, sel=((v.source==o)&(v.labels!='')&~(v.age<10)).to_numpy())
+        f.__name__ = o
+        res.append(AccumMetric(f, flatten=False))
+    return res
+
+
+def held_out(root, out):
+    "The held-out pictures of the model `out`, by the list beside it"
+    names,df = set(names_file(out).read_text(encoding='utf-8').split()),read(root)
+    return df[df.fn.map(lambda o: key(root, o)).isin(names)].reset_index(drop=True)
+
+def names_file(out): return Path(f'{out}.held_out.txt')
+def key(root, fn): return Path(fn).relative_to(root).as_posix().replace(' ', '%20')
+
+
+def measure(stem, df):
+    "The card's figures, of the held-out pictures `df`, from the file on"
+    ev = evaluate_model(stem, df, min_age=10)
+    d = older(ev.df, 10)
+    rows = [['held-out pictures', 'number', 'balanced accuracy, %', 'men, %', 'women, %', 'unsure, %']]
+    for name,g in [*d[d.labels!=''].groupby('source'), ('utkface, all ages', ev.df[(ev.df.source=='utkface')&(ev.df.labels!='')])]:
+        rec = [pct(rate(g.correct[g.labels==o])) for o in ('male','female')]
+        rows.append([name, f'{len(g):,}', pct(balanced(g.correct, g.labels)), *rec, f"{(g.decision=='unsure').mean()*100:.1f}"])
+    face,no = ev.df[ev.df.labels!=''],ev.df[ev.df.labels=='']
+    text = f'''Pictures without a face that are "neither": {pct(rate(no.decision=='neither'), 2)} % of {len(no):,}. Faces called "neither": {pct(rate(face.decision=='neither'), 2)} % of {len(face):,}.
+
+In these tables the label with the larger probability is the answer, faces under ten years left out unless said; intervals are 95 %. No held-out picture was trained on; thresholds and the length of training were chosen with an eye on these figures, so expect a little less elsewhere.'''
+    return md_table(rows)+'\n\n'+text+'\n\n'+to_md(ev)
+
+
+def finish(learn, df, root, out, command, notes=''):
+    "Write the model, the names of what was held out, measure it and write its card"
+    learn.dls.vocab,learn.loss_func = LABELS,SmoothBCE()
+    n = df[~df.valid].groupby('source').size().to_dict()
+    spec = dict(labels=LABELS, size=112, margin=1.35, neither_below=.3, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
+    export_learner(learn, out, spec, pkl=False)
+    names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
+    facts = dict(summary='A resnet18 that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
+        uses=['learning and prototyping: labelling faces in photographs by how they appear, with a person who looks at the answers',
+              'a start for training on other pictures of faces (`face_learner(weights="face")`)',
+              '**not** decisions about people, identification, or counting people who have not agreed to it'],
+        data=[{**o} for o in DATA], terms='The weights are for non-commercial research, as the pictures are. The code is Apache-2.0.', command=command,
+        training=TRAINING+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+notes, limits=LIMITS, figures=measure(out, df[df.valid]))
+    write_card(out, facts)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('faces', type=Path)
+    p.add_argument('--out', type=Path, default=Path('models/gender_resnet18'))
+    p.add_argument('--runs', type=Path, default=Path('runs/default'))
+    p.add_argument('--epochs', type=int, default=10)
+    p.add_argument('--small', type=int, default=4, help='of these, epochs at 64 px')
+    p.add_argument('--measure', action='store_true', help='measure the model that is there, and print its figures')
+    a = p.parse_args()
+    if a.measure: return print(measure(a.out, held_out(a.faces, a.out)))
+    a.runs.mkdir(parents=True, exist_ok=True)
+    df,y = prepared(a.faces, a.runs)
+    x,y,valid = with_squares(df, load_crops(df.crop), y, n=1)
+    learn = pretrain(x, y, valid, a.runs/'checkpoint.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, metrics=shown(df))
+    finish(learn, df, a.faces, a.out, 'python tools/train_default.py FACES')
+
+
+if __name__=='__main__': main()
