@@ -68,13 +68,15 @@ def get_opt(
     try: return OPTS[name.lower()]
     except KeyError: raise ValueError(f'no optimiser {name!r}; there are {", ".join(OPTS)}') from None
 
-# %% ../nbs/21_learner.ipynb #d3ada232
+# %% ../nbs/21_learner.ipynb #bb334559
 def find_lr(
     learn:Learner, # Any fastai learner
     **kwargs, # Of `Learner.lr_find`
 ): # Named tuple of four learning rates: valley, slide, steep, minimum
-    "fastai's learning-rate finder with its four suggestions in one plot"
-    return learn.lr_find(suggest_funcs=(valley, slide, steep, minimum), **kwargs)
+    "fastai's learning-rate finder with its four suggestions in one plot; goes on to the end where the loss diverges too early to suggest anything"
+    funcs = (valley, slide, steep, minimum)
+    try: return learn.lr_find(suggest_funcs=funcs, **kwargs)
+    except IndexError: return learn.lr_find(suggest_funcs=funcs, **{**kwargs, 'stop_div':False})
 
 # %% ../nbs/21_learner.ipynb #4fbfbd91
 class SmoothBCE(BCEWithLogitsLossFlat):
