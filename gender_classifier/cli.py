@@ -138,7 +138,7 @@ def run_label(args):
     if not args.json and args.csv!='-': print(_summary(counts, lbl.spec.labels), file=sys.stderr)
     return int(counts['error']>0)
 
-# %% ../nbs/40_cli.ipynb #9f828b32
+# %% ../nbs/40_cli.ipynb #554538ea
 def _fraction(s):
     "A number from 0 to 1"
     v = float(s)
@@ -157,7 +157,19 @@ def _positive(s):
     if not v>0: raise argparse.ArgumentTypeError(f'{s} is not above 0')
     return v
 
-for o in (_fraction,_count,_positive): o.__name__ = 'number' # what argparse calls it in "invalid number value"
+def _share(s):
+    "A number between 0 and 1"
+    v = float(s)
+    if not 0<v<1: raise argparse.ArgumentTypeError(f'{s} is not between 0 and 1, both excluded')
+    return v
+
+def _side(s):
+    "A size of crops that models may have"
+    v = int(s)
+    if not 16<=v<=1024: raise argparse.ArgumentTypeError(f'{s} is not between 16 and 1024')
+    return v
+
+for o in (_fraction,_share,_side,_count,_positive): o.__name__ = 'number' # what argparse calls it in "invalid number value"
 
 # %% ../nbs/40_cli.ipynb #29160228
 def _command(sub, name, func, help, **kw):
@@ -190,22 +202,25 @@ exit status:
   2  nothing could be done            130  ended by Ctrl-C
 """
 
-# %% ../nbs/40_cli.ipynb #8a826dfe
+# %% ../nbs/40_cli.ipynb #1b8c284c
 def need(
     *names, # Modules
 ):
     "Raise a `UsageError` that says what to install if one of `names` is missing"
     from importlib.util import find_spec
     missing = [o for o in names if find_spec(o) is None]
-    if missing: raise UsageError(f"this needs {', '.join(missing)}, which come with: pip install 'gender_classifier[train]'")
+    if missing: raise UsageError(f"this needs {', '.join(missing)}, which come with this, in the project's folder: pip install -c constraints.txt \".[train]\"")
 
 TRAIN_PACKAGES = 'torch','torchvision','fastai','pandas','sklearn','safetensors','onnx','onnxscript'
 
-# %% ../nbs/40_cli.ipynb #51d7fe74
+# %% ../nbs/40_cli.ipynb #2f4193f6
 def _read_data(args):
     "A table of crops and of the part, train or valid, that each belongs to"
+    from gender_classifier.core import image_files
     from gender_classifier.crops import make_crops
     from gender_classifier.ingest import concat, ingest
+    for o in args.data:
+        if Path(o).is_dir() and not image_files(o): raise UsageError(f'{o} holds no pictures')
     data = concat(*[ingest(o) for o in args.data])
     df,bad = make_crops(data.df, args.size, cache=args.cache, n_workers=args.threads, progress=_is_tty(sys.stdout))
     out = [*data.skipped[['fn','reason']].values, *bad[['fn','reason']].values]
@@ -215,14 +230,11 @@ def _read_data(args):
     return df.assign(split=_split(df, args.valid, args.seed))
 
 def _split(df, valid, seed):
-    "'train' or 'valid' for each row: as its data set says, else by picture and person"
+    "'train', 'valid' or 'test' for each row: as its data set says, else by picture and person"
     from gender_classifier.data import group_split
-    res = df.split.where(df.split.isin(['train','valid']), '')
-    res[df.split=='test'] = 'test'
-    free = res==''
-    if free.any() and not (res=='valid').any(): res[free] = group_split(df[free], (1-valid, valid, 0), seed=seed)
-    else: res[free] = 'train'
-    if not {'train','valid'}<=set(res): raise UsageError('there are too few pictures to keep some for validation')
+    res,named = df.split.where(df.split!='', 'train'),df.source.isin(df.source[df.split=='valid'])
+    free = ~named&(df.split!='test')
+    if free.any(): res[free] = group_split(df[free], (1-valid, valid), seed)
     return res
 
 # %% ../nbs/40_cli.ipynb #955ab2d8
@@ -253,12 +265,12 @@ def _fit(args, learn):
         learn.unfreeze()
         fit_resumable(learn, ckpt, args.epochs, slice(lr/50, lr/2))
 
-# %% ../nbs/40_cli.ipynb #f2fadd09
+# %% ../nbs/40_cli.ipynb #88c0dc46
 def _facts(args, df, table):
     "What the JSON and the card say about a run; names of folders, not where they are"
     n = df.groupby(['split','labels']).size()
-    opts = ' '.join(f'--{k} {getattr(args, k)}' for k in ('arch','epochs','size','weights','bs','lr','seed','valid'))
-    command = f'gender_classifier train {" ".join(Path(o).name for o in args.data)} {opts}'
+    opts = ' '.join(f'--{k} {Path(getattr(args, k)).name if k=="weights" else getattr(args, k)}' for k in ('arch','epochs','size','weights','bs','lr','seed','valid'))
+    command = f'gender_classifier train {" ".join(Path(o).resolve().name for o in args.data)} {opts}'
     counts = {f'{s} {l or "neither"}':int(v) for (s,l),v in n.items()}
     figures = {k:{c:round(float(r[c]), 4) for c in ('value','low','high')} for k,r in table.iterrows() if r['n']}
     return dict(command=command, pictures=counts, valid=figures)
@@ -303,7 +315,7 @@ def run_train(args):
     print(f'Written: {fn} and what belongs to it. Use it with: gender_classifier label PHOTOS --model {fn}')
     return 0
 
-# %% ../nbs/40_cli.ipynb #914ed00d
+# %% ../nbs/40_cli.ipynb #f770db42
 def _add_train(sub):
     p = _command(sub, 'train', run_train, 'train a model on your own pictures', epilog=TRAIN_EPILOG)
     p.add_argument('data', nargs='+', metavar='DATA', help='folder of a data set, see below')
@@ -311,10 +323,10 @@ def _add_train(sub):
     p.add_argument('--arch', default='resnet18', help='a net of torchvision or timm (default: resnet18)')
     p.add_argument('--weights', default='face', help='what it starts from: face (the model that comes with the program), imagenet, none, or a .safetensors file (default: face)')
     p.add_argument('--epochs', type=_count, default=4, metavar='N', help='times all pictures are gone through, after one epoch of the head alone (default: 4)')
-    p.add_argument('--size', type=_count, default=112, metavar='PX', help='side of the crops (default: 112)')
+    p.add_argument('--size', type=_side, default=112, metavar='PX', help='side of the crops (default: 112)')
     p.add_argument('--bs', type=_count, default=64, metavar='N', help='pictures in a batch (default: 64)')
     p.add_argument('--lr', type=_positive, default=2e-3, metavar='LR', help='largest learning rate (default: 0.002)')
-    p.add_argument('--valid', type=_fraction, default=.2, metavar='P', help='share of the pictures kept for validation where the data do not say (default: 0.2)')
+    p.add_argument('--valid', type=_share, default=.2, metavar='P', help='share of the pictures kept for validation where the data do not say (default: 0.2)')
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of everything random (default: 42)')
     p.add_argument('--cache', metavar='FOLDER', help='where crops are kept (default: the user\'s cache)')
     p.add_argument('--threads', type=_count, metavar='N', help='threads that cut crops out (default: one a processor)')
@@ -328,12 +340,12 @@ NAME.pkl and the card NAME.md.
 exit status: 0 trained and written, 2 it could not be, 130 ended by Ctrl-C (--resume goes on after the last whole epoch)
 """
 
-# %% ../nbs/40_cli.ipynb #3801a68d
+# %% ../nbs/40_cli.ipynb #d8ba2997
 def _load(args):
     "The learner in a .pkl, or built again from .json and .safetensors"
     from gender_classifier.export import load_learner_file, rebuild_learner
-    from gender_classifier.inference import ModelError
-    if Path(args.learner).suffix.lower() not in ('.pkl','.pickle','.pth'): return rebuild_learner(args.learner)
+    from gender_classifier.inference import PICKLES, ModelError
+    if Path(args.learner).suffix.lower() not in PICKLES: return rebuild_learner(args.learner)
     try: return load_learner_file(args.learner, trust=args.trust)
     except ModelError as e: raise ModelError(str(e).replace('pass `trust=True`', 'add --trust')) from None
 
@@ -342,7 +354,7 @@ def run_export(args):
     _check_out(args)
     need(*TRAIN_PACKAGES)
     from gender_classifier.export import export_learner
-    spec = dict(size=args.size, margin=args.margin, labels=args.labels and args.labels.split(','))
+    spec = dict(size=args.size, margin=args.margin, labels=args.labels and [o.strip() for o in args.labels.split(',')])
     fn = export_learner(_load(args), args.out, {k:v for k,v in spec.items() if v}, pkl=False)
     print(f'Written: {fn} and what belongs to it. Use it with: gender_classifier label PHOTOS --model {fn}')
     return 0
@@ -353,7 +365,7 @@ def _add_export(sub):
     p.add_argument('--out', required=True, metavar='NAME', help='path and name of the model, without a suffix')
     p.add_argument('--trust', action='store_true', help='open a .pkl: it can run anything, so only one from a maker you trust')
     p.add_argument('--labels', metavar='A,B', help='names of the outputs in their order, if the learner does not know them')
-    p.add_argument('--size', type=_count, metavar='PX', help='side of the crops, if it cannot be seen')
+    p.add_argument('--size', type=_side, metavar='PX', help='side of the crops, if it cannot be seen')
     p.add_argument('--margin', type=_positive, metavar='M', help='side of a crop as a multiple of the longer side of the face (default: 1.35)')
     p.add_argument('--force', action='store_true', help='overwrite a model of the same name')
     p.set_defaults(resume=False)

@@ -32,7 +32,7 @@ def start(*args, **kwargs):
 def run(*args, **kwargs):
     "Exit status, standard output and standard error"
     p = start(*args, **kwargs)
-    out, err = p.communicate(timeout=120)
+    out, err = p.communicate(timeout=900)
     out, err = out.decode('utf-8', 'surrogateescape'), err.decode()
     assert 'Traceback' not in out+err, out+err
     return p.returncode, out, err

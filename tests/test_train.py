@@ -64,10 +64,10 @@ def test_bad_data(call, data, tmp_path):
     fns = sorted((data/'female').glob('*.jpg'))
     for i, fn in enumerate(fns[:5]): (tmp_path/f'one/female/{i}.jpg').write_bytes(fn.read_bytes())
     (tmp_path/'one/male/0.jpg').write_bytes(fns[5].read_bytes())
-    for name, says in dict(empty='no pictures', one="only one picture of 'male'", nowhere='is not there').items():
+    for name, says in dict(empty='holds no pictures', one="only one picture of 'male'", nowhere='is not there').items():
         rc, out, err = call('train', tmp_path/name, '--out', tmp_path/'m', *small)
         assert rc == 2 and says in err and len(err.splitlines()) == 1, err
-    for opt, says in [(['--arch', 'resnet1'], 'resnet1'), (['--weights', tmp_path/'nowhere.safetensors'], 'nowhere.safetensors'), (['--valid', '0'], 'too few pictures')]:
+    for opt, says in [(['--arch', 'resnet1'], 'resnet1'), (['--weights', tmp_path/'nowhere.safetensors'], 'nowhere.safetensors'), (['--valid', '0'], 'not between 0 and 1')]:
         rc, out, err = call('train', data, '--out', tmp_path/'m', '--cache', tmp_path/'cache', *small, *opt)
         assert rc == 2 and says in err.splitlines()[-1], err
     assert not list(tmp_path.glob('m.*'))
