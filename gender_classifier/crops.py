@@ -63,12 +63,13 @@ def crop_one(
     part.replace(dest)
     return str(dest)
 
-# %% ../nbs/11_crops.ipynb #91bcef21
+# %% ../nbs/11_crops.ipynb #d52ccad7
 def _try_crop(fn, **kw):
     "`crop_one`, with the reason in place of an exception: (crop, reason)"
     try: return crop_one(fn, **kw),None
     except PictureError as e: return None,e.reason
     except FileNotFoundError: return None,'there is no such file'
+    except Exception as e: return None,f'{type(e).__name__}: {e}' # one odd picture does not stop the others
 
 def _run_crops(fns, n_workers, progress, **kw):
     "`_try_crop` over `fns` in threads (Pillow and OpenCV let go of the GIL), in order"
@@ -107,7 +108,13 @@ def _with_crops(df, crops):
     tag = df.crop.str.extract(r'-(\w+)\.png$')[0]
     return df.assign(found=tag!='no', score=pd.to_numeric(tag, errors='coerce')/100)
 
-# %% ../nbs/11_crops.ipynb #9afe3c88
+# %% ../nbs/11_crops.ipynb #04af9c18
+def _read_crop(fn):
+    "One crop as an array"
+    a = cv2.imread(fn)
+    if a is None: raise PictureError(fn, 'the cache is damaged: delete this file, and make the crops again')
+    return a[...,::-1]
+
 def load_crops(
     fns, # Files from the column `crop`
     n_workers:int=None, # Threads; one a core by default
@@ -115,7 +122,7 @@ def load_crops(
     "Read crops into one array"
     fns = list(fns)
     if not fns: raise ValueError('no crops to load: the table is empty')
-    out = np.empty((len(fns), *cv2.imread(fns[0]).shape), np.uint8)
-    def read(i): out[i] = cv2.imread(fns[i])[...,::-1]
+    out = np.empty((len(fns), *_read_crop(fns[0]).shape), np.uint8)
+    def read(i): out[i] = _read_crop(fns[i])
     with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex: list(ex.map(read, range(len(fns))))
     return out

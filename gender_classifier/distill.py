@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['TeacherNet', 'Teacher', 'teacher_embeddings', 'soft_labels']
 
-# %% ../nbs/22_distill.ipynb #2136febd
+# %% ../nbs/22_distill.ipynb #079a39cc
 import importlib.util, os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from fastprogress.fastprogress import progress_bar
+from fastai.torch_core import default_device
 from torch import nn
 from .core import cache_dir, open_image
 from .crops import crop_key
@@ -64,7 +65,7 @@ class _Residual(nn.Module):
         def pad(t): return F.pad(t, (0, w-t.shape[3], 0, h-t.shape[2], 0, c-t.shape[1]))
         return F.relu(pad(x)+pad(y))
 
-# %% ../nbs/22_distill.ipynb #8815e7d2
+# %% ../nbs/22_distill.ipynb #510e6ace
 class TeacherNet(nn.Module):
     "dlib's `anet_type`: chips uint8 (n, 150, 150, 3), RGB, to float32 (n, 128)"
     def __init__(self, fn):
@@ -77,24 +78,25 @@ class TeacherNet(nn.Module):
         self.blocks,f = nn.Sequential(*blocks),_DlibFile(fn)
         for o in self.modules():
             if isinstance(o, _ConvAffine): o.read(f)
-        self.fc = f(256, 128, 1, 1).view(256, 128)
+        self.register_buffer('fc', f(256, 128, 1, 1).view(256, 128))
         self.eval().to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, x):
-        mean = torch.tensor([122.782,117.001,104.298])
+        mean = torch.tensor([122.782,117.001,104.298], device=x.device)
         x = ((x.float()-mean)/256).permute(0,3,1,2)
         x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)
         return self.blocks(x).mean((2,3))@self.fc
 
-# %% ../nbs/22_distill.ipynb #e6135300
+# %% ../nbs/22_distill.ipynb #2950d227
 class Teacher:
     "dlib's face recognition network: a face becomes 128 numbers; raises `ImportError` where dlib is not installed"
     def __init__(self):
         path = _models_path()
         import dlib
         self.dlib,self.points = dlib,dlib.shape_predictor(str(path/'shape_predictor_5_face_landmarks.dat'))
-        self.net = TeacherNet(path/'dlib_face_recognition_resnet_model_v1.dat')
+        self.dev = default_device()
+        self.net = TeacherNet(path/'dlib_face_recognition_resnet_model_v1.dat').to(self.dev)
 
     def chip(self, img, face):
         "The face as the network wants it, uint8 (150, 150, 3); `img` is uint8 (h, w, 3)"
@@ -104,8 +106,8 @@ class Teacher:
 
     def __call__(self, chips):
         "float32 (n, 128) for uint8 (n, 150, 150, 3), the mean of each face and its mirror image"
-        x = torch.from_numpy(np.ascontiguousarray(chips))
-        return ((self.net(x)+self.net(x.flip(2)))/2).numpy()
+        x = torch.from_numpy(np.ascontiguousarray(chips)).to(self.dev)
+        return ((self.net(x)+self.net(x.flip(2)))/2).cpu().numpy()
 
 # %% ../nbs/22_distill.ipynb #0cc1cf10
 def _read_chip(fn, teacher):
@@ -123,7 +125,7 @@ def _embed(fns, teacher, ex, bs=64):
         out[idx] = teacher(np.stack([chips[j] for j in idx]))
     return out
 
-# %% ../nbs/22_distill.ipynb #b57883a8
+# %% ../nbs/22_distill.ipynb #1dfbf6ea
 def _load_cache(path):
     "Key -> numbers, of all parts in `path`"
     have = {}
@@ -137,7 +139,7 @@ def teacher_embeddings(
     part:int=1000, # Pictures between two saves
     progress:bool=True, # Show a progress bar
 )->np.ndarray: # float32 (n, 128); NaN where no face was found
-    "The teacher's 128 numbers of the face that is meant in each picture"
+    "The teacher's 128 numbers of the face that is meant in each picture; on CUDA where there is one"
     teacher,path = Teacher(),Path(cache or cache_dir('teacher'))
     path.mkdir(parents=True, exist_ok=True)
     keys,have = {str(o): crop_key(o) for o in fns},_load_cache(path)

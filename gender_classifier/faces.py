@@ -6,8 +6,8 @@
 __all__ = ['DETECTOR_NAME', 'DETECTOR_URL', 'DETECTOR_SHA256', 'DetectorError', 'yunet_path', 'Face', 'get_detector',
            'find_faces', 'roll', 'crop_face', 'main_face']
 
-# %% ../nbs/01_faces.ipynb #519a0c4b
-import os, threading, urllib.request, warnings
+# %% ../nbs/01_faces.ipynb #6e1ca8db
+import http.client, os, threading, urllib.request, warnings
 from pathlib import Path
 from typing import NamedTuple
 import cv2, numpy as np
@@ -20,18 +20,18 @@ DETECTOR_SHA256 = '8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552
 
 class DetectorError(RuntimeError): "The face detector's file could not be had; `str(e)` says what to do"
 
-# %% ../nbs/01_faces.ipynb #b6dee699
-def _fetch(url, fn, timeout=20):
+# %% ../nbs/01_faces.ipynb #1d588730
+def _fetch(url, fn, timeout=10):
     "Download `url` to `fn` by way of a temporary file; the hash is checked before the name is given"
     tmp = fn.with_name(f'{fn.name}.{os.getpid()}')
     try:
         with urllib.request.urlopen(url, timeout=timeout) as r: tmp.write_bytes(r.read(4*2**20))
         if sha256(tmp)!=DETECTOR_SHA256: raise DetectorError(f'what {url} sent is not the expected file (its SHA-256 differs)')
         tmp.replace(fn)
-    except OSError as e: raise DetectorError(f'{url} cannot be reached ({e})') from None
+    except (OSError,http.client.HTTPException) as e: raise DetectorError(f'{url} cannot be fetched ({e})') from None
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/01_faces.ipynb #49b676d5
+# %% ../nbs/01_faces.ipynb #c0dc3468
 def yunet_path(
     path=None, # A copy of the file; else the variable `GENDER_CLASSIFIER_YUNET`, the user's cache, a download
 )->Path:
@@ -42,7 +42,8 @@ def yunet_path(
         if not fn.is_file(): raise DetectorError(f'there is no face detector at {fn}')
         if sha256(fn)!=DETECTOR_SHA256: raise DetectorError(f'{fn} is not {DETECTOR_NAME} (its SHA-256 differs)')
         return fn
-    fn = cache_dir('detector')/DETECTOR_NAME
+    try: fn = cache_dir('detector')/DETECTOR_NAME
+    except OSError as e: raise DetectorError(f'the cache folder cannot be made ({e}); GENDER_CLASSIFIER_CACHE names another') from None
     if not fn.is_file() or sha256(fn)!=DETECTOR_SHA256: _fetch(DETECTOR_URL, fn)
     return fn
 

@@ -8,9 +8,8 @@ __all__ = ['OPTS', 'has_fast_bf16', 'Bf16', 'get_opt', 'find_lr', 'SmoothBCE', '
            'balanced_accuracy_multi', 'balanced_multi', 'EMA', 'ProgressiveResize', 'Checkpoint', 'fit_resumable',
            'learn_probs']
 
-# %% ../nbs/21_learner.ipynb #9b5e815d
+# %% ../nbs/21_learner.ipynb #9880ee02
 import os, random
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F, torchvision
@@ -28,6 +27,7 @@ from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import vision_learner
 from fastcore.foundation import L
 from torch import nn
+from .core import sha256
 
 # %% ../nbs/21_learner.ipynb #e012ba63
 def has_fast_bf16(
@@ -40,18 +40,19 @@ def has_fast_bf16(
     caps = torch.backends.cpu.get_cpu_capability() if torch.backends.mkldnn.is_available() else ''
     return caps.startswith('AVX512') and any(getattr(torch.cpu, o, lambda: False)() for o in ('_is_amx_tile_supported','_is_avx512_bf16_supported'))
 
-# %% ../nbs/21_learner.ipynb #39ea2880
+# %% ../nbs/21_learner.ipynb #51e03096
 class Bf16(Callback):
-    "Forward and loss under bf16 autocast on any device; weights, gradients and predictions stay float32"
+    "Forward under bf16 autocast on any device; loss, weights, gradients and predictions stay float32"
     order = 10
-    def __init__(self): self.ctx = nullcontext()
     def before_batch(self):
-        self.ctx = torch.autocast(torch.device(self.dls.device or 'cpu').type, torch.bfloat16)
-        self.ctx.__enter__()
+        self._clear()
+        dev = torch.device(self.dls.device or 'cpu').type
+        self.model.forward = torch.autocast(dev, torch.bfloat16)(self.model.forward) # left again whatever happens in it
     def after_pred(self):
-        self.ctx.__exit__(None, None, None)
+        self._clear()
         self.learn.pred = _to_float(self.pred)
-    def after_cancel_batch(self): self.ctx = nullcontext()
+    def after_cancel_batch(self): self._clear()
+    def _clear(self): self.model.__dict__.pop('forward', None)
 
 def _to_float(o):
     "Tensors of `o`, a tensor or a tuple of them, as float32"
@@ -108,7 +109,7 @@ def undersample(
     n = df.labels.value_counts().min()
     return df.loc[df.groupby('labels').sample(n, random_state=seed).index.sort_values()]
 
-# %% ../nbs/21_learner.ipynb #896099b2
+# %% ../nbs/21_learner.ipynb #d2cff5dd
 class WeightsError(RuntimeError): "Starting weights could not be had; `str(e)` says what to do"
 
 def get_arch(
@@ -119,16 +120,18 @@ def get_arch(
     if (name in torchvision.models.list_models(torchvision.models)): return getattr(torchvision.models, name)
     try: import timm
     except ImportError: raise ValueError(f'{name!r} is not a torchvision model, and timm is not installed') from None
-    if name in timm.list_models(): return name
+    if timm.is_model(name): return name
     raise ValueError(f'no model {name!r} in torchvision or timm; near it: {", ".join(timm.list_models(name[:6]+"*")[:5]) or "nothing"}')
 
-# %% ../nbs/21_learner.ipynb #2ecf0d18
+# %% ../nbs/21_learner.ipynb #8d26dca6
 def face_weights()->Path:
     "The file of the shipped net's weights; raises `WeightsError` if it is not there"
-    from gender_classifier.inference import ModelError, default_model
+    from gender_classifier.inference import ModelError, default_model, load_spec
     try: fn = Path(default_model()).with_suffix('.safetensors')
     except ModelError as e: raise WeightsError(str(e)) from None
     if not fn.is_file(): raise WeightsError(f'The face backbone is missing: {fn}. Use weights="imagenet" or None, or install the project again.')
+    if sha256(fn)!=load_spec(fn.with_suffix('.json')).sha256.get('safetensors'):
+        raise WeightsError(f'The face backbone is damaged (its SHA-256 differs): {fn}. Install the project again.')
     return fn
 
 def load_body(
@@ -137,20 +140,24 @@ def load_body(
 ):
     "Fill `body` from a whole net's weights"
     from safetensors.torch import load_file
-    state = {k[2:]: v.float() if v.is_floating_point() else v for k,v in load_file(str(fn)).items() if k.startswith('0.')}
+    if not Path(fn).is_file(): raise WeightsError(f'There is no file of weights {fn}.')
+    try: state = load_file(str(fn))
+    except Exception: raise WeightsError(f'{fn} is damaged, or no safetensors file.') from None
+    state = {k[2:]: v.float() if v.is_floating_point() else v for k,v in state.items() if k.startswith('0.')}
     try: body.load_state_dict(state)
-    except RuntimeError: raise WeightsError('The face backbone is a resnet18: for another architecture use weights="imagenet" or None.') from None
+    except RuntimeError: raise WeightsError(f'{Path(fn).name} is of another architecture than this net (the face backbone is a resnet18): use weights="imagenet" or None.') from None
 
-# %% ../nbs/21_learner.ipynb #bab7e7f5
+# %% ../nbs/21_learner.ipynb #1ff92551
 def _vision(dls, arch, pretrained, **kwargs):
     "`vision_learner`; says what to do where pretrained weights cannot be fetched"
     try: return vision_learner(dls, arch, pretrained=pretrained, **kwargs)
+    except StopIteration: raise ValueError(f'{arch} has no pooling layer at which fastai could cut it; take a net of timm') from None
     except Exception as e:
         if not pretrained or not isinstance(e, (OSError,RuntimeError)): raise
         raise WeightsError(f'The ImageNet weights could not be fetched ({e}). Use weights="face", which comes with this package, or None; or, on a '
             f'machine with a network, run it once and copy {torch.hub.get_dir()}/checkpoints over.') from None
 
-# %% ../nbs/21_learner.ipynb #adff49ab
+# %% ../nbs/21_learner.ipynb #d074f671
 def face_learner(
     dls, # `DataLoaders`, single- or multi-label
     arch='resnet18', # A name of torchvision or timm, or torchvision's function
@@ -174,7 +181,6 @@ def face_learner(
     metrics = metrics if metrics is not None else face_metrics(multi)
     cbs = L(cbs)+_speed_cbs(precision, dls.device)+([GradientClip(clip)] if clip else [])
     learn = _vision(dls, get_arch(arch), weights=='imagenet', opt_func=get_opt(opt), loss_func=loss_func, metrics=metrics, cbs=cbs, **kwargs)
-    learn.arch_name = arch if isinstance(arch, str) else arch.__name__
     if weights not in ('imagenet',None): _start_from(learn, face_weights() if weights=='face' else weights)
     return learn
 
@@ -217,7 +223,7 @@ def balanced_multi():
     "Balanced accuracy of a multi-label learner over pictures with exactly one label"
     return AccumMetric(balanced_accuracy_multi, flatten=False)
 
-# %% ../nbs/21_learner.ipynb #a68ed153
+# %% ../nbs/21_learner.ipynb #d58b09b2
 class EMA(Callback):
     "Exponential moving average of weights and statistics; it is what is validated, and what is left after training"
     order,run_valid = 65,True
@@ -242,24 +248,40 @@ class EMA(Callback):
         self.model.load_state_dict(self.avg)
         self.avg = live
 
-    def before_validate(self):
-        if getattr(self.learn, 'training_run', True): self.swap()
-    def after_validate(self):
-        if getattr(self.learn, 'training_run', True): self.swap()
+    def before_validate(self): self.swap()
+    def after_validate(self): self.swap()
     def after_fit(self):
         self.swap()
         self.avg = None
 
-# %% ../nbs/21_learner.ipynb #a46c551b
+# %% ../nbs/21_learner.ipynb #0fd4ebcf
 class ProgressiveResize(Callback):
     "Train at `sizes[epoch]` pixels from that epoch on (Howard, 2018); for `memory_dls`"
     order = -5
     def __init__(self, sizes:dict): self.sizes = dict(sorted(sizes.items()))
     def before_epoch(self):
-        size = [v for k,v in self.sizes.items() if k<=self.epoch][-1]
+        size = [v for k,v in self.sizes.items() if k<=max(self.epoch, min(self.sizes))][-1]
         for dl in self.dls.loaders: dl.dataset.resize(size)
 
-# %% ../nbs/21_learner.ipynb #72c87a71
+# %% ../nbs/21_learner.ipynb #c63b287d
+def _plain(v): return v.item() if isinstance(v, (np.generic,torch.Tensor)) else v
+
+def _rng_state(dls):
+    "Where all random numbers of a run stand, in plain types"
+    kind,keys,*rest = np.random.get_state()
+    return dict(torch=torch.get_rng_state(), numpy=[kind, keys.tolist(), *map(_plain, rest)], python=random.getstate(), dl=dls.train.rng.getstate(),
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
+
+def _set_rng_state(dls, s):
+    "Undo `_rng_state`"
+    kind,keys,*rest = s['numpy']
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(s['torch'].cpu())
+    random.setstate(s['python'])
+    dls.train.rng.setstate(s['dl'])
+    if s['cuda'] and torch.cuda.is_available(): torch.cuda.set_rng_state_all([o.cpu() for o in s['cuda']])
+
+# %% ../nbs/21_learner.ipynb #c02d03df
 class Checkpoint(Callback):
     "Save the whole state of a run after each epoch, for `fit_resumable`"
     order = 90
@@ -267,32 +289,35 @@ class Checkpoint(Callback):
     def after_epoch(self):
         if self.epoch<self.start: return # skipped: it is done already
         ema = next((o for o in self.learn.cbs if isinstance(o, EMA)), None)
-        state = dict(model=self.model.state_dict(), opt=self.opt.state_dict(), epoch=self.epoch+1, n_epoch=self.n_epoch, values=list(self.recorder.values),
-            ema=ema and (ema.avg, ema.n), torch=torch.get_rng_state(), numpy=np.random.get_state(), python=random.getstate(), dl=self.dls.train.rng.getstate())
+        opt = self.opt.state_dict()
+        state = dict(model=self.model.state_dict(), opt=dict(state=list(opt['state']), hypers=[{k: _plain(v) for k,v in o.items()} for o in opt['hypers']]),
+            run=self._run(self.learn, self.n_epoch), epoch=self.epoch+1, ema=ema and (ema.avg, ema.n), rng=_rng_state(self.dls))
         self.fn.parent.mkdir(parents=True, exist_ok=True)
         part = self.fn.with_suffix('.part')
         torch.save(state, part)
         os.replace(part, self.fn)
 
-    def restore(self, learn):
+    def _run(self, learn, n_epoch): return dict(epochs=n_epoch, batches=len(learn.dls.train), parameters=sum(o.numel() for o in learn.model.parameters()))
+
+    def _read(self, learn):
+        "The saved state; nothing but numbers is unpickled"
+        try: return torch.load(self.fn, map_location=learn.dls.device, weights_only=True)
+        except Exception as e: raise ValueError(f'{self.fn} is damaged ({type(e).__name__}). Delete it to start again.') from None
+
+    def restore(self, learn, n_epoch):
         "Put a saved state back; gives the epoch to start with"
-        s = torch.load(self.fn, map_location=learn.dls.device, weights_only=False)
+        s = self._read(learn)
+        if s['run']!=self._run(learn, n_epoch): raise ValueError(f'{self.fn} is of another run: {s["run"]}, not {self._run(learn, n_epoch)}. Delete it to start again.')
         learn.model.load_state_dict(s['model'])
         learn.create_opt()
-        learn.opt.load_state_dict(s['opt'])
+        learn.opt.load_state_dict(dict(state=s['opt']['state'], hypers=L(s['opt']['hypers'])))
         ema = next((o for o in learn.cbs if isinstance(o, EMA)), None)
         if ema and s['ema']: ema.avg,ema.n = s['ema']
-        self._random(learn, s)
+        _set_rng_state(learn.dls, s['rng'])
         self.start = s['epoch']
-        return s['epoch'],s['n_epoch']
+        return self.start
 
-    def _random(self, learn, s):
-        torch.set_rng_state(s['torch'].cpu())
-        np.random.set_state(s['numpy'])
-        random.setstate(s['python'])
-        learn.dls.train.rng.setstate(s['dl'])
-
-# %% ../nbs/21_learner.ipynb #7be54582
+# %% ../nbs/21_learner.ipynb #7f6b64a4
 def fit_resumable(
     learn:Learner, # As `face_learner` made it; made the same way again when a run goes on
     fn, # File of the checkpoint
@@ -300,24 +325,23 @@ def fit_resumable(
     lr:float=None, # Largest learning rate of the cycle
     **kwargs, # Of `fit_one_cycle`: `pct_start div wd …`
 ):
-    "`fit_one_cycle` that goes on from `fn` if a run was cut off; raises `ValueError` if that run was another"
+    "`fit_one_cycle` that goes on from `fn` if a run was cut off; raises `ValueError` if that run was another, or the file is damaged"
     ckpt,start = Checkpoint(fn),0
-    if ckpt.fn.exists():
-        start,n = ckpt.restore(learn)
-        if n!=n_epoch: raise ValueError(f'{fn} is of a run of {n} epochs, not {n_epoch}. Delete it to start again.')
+    if ckpt.fn.exists(): start = ckpt.restore(learn, n_epoch)
     learn.fit_one_cycle(n_epoch, lr, cbs=ckpt, start_epoch=start, **kwargs)
     ckpt.fn.unlink(missing_ok=True)
 
-# %% ../nbs/21_learner.ipynb #242fc1c8
+# %% ../nbs/21_learner.ipynb #971e0f6a
 @torch.no_grad()
 def learn_probs(
     learn:Learner, # Multi-label: sigmoid; single-label: softmax
     crops:np.ndarray, # uint8 (n, side, side, 3), from `load_crops` or `crop_face`
     bs:int=64, # Pictures in a batch
 )->np.ndarray: # float32 (n, c)
-    "Probabilities in float32, without a `DataLoader`"
+    "Probabilities in float32, normalised as the learner does, without a `DataLoader`"
     model,dev = learn.model.eval(),next(learn.model.parameters()).device
-    mean,std = (torch.tensor(o, device=dev)[:,None,None] for o in imagenet_stats)
+    norm = [o for o in learn.dls.valid.after_batch.fs if isinstance(o, Normalize)]
+    mean,std = (torch.as_tensor(o, device=dev).float().view(3,1,1) for o in ((norm[0].mean,norm[0].std) if norm else ([0.]*3,[1.]*3)))
     out = []
     for i in range(0, len(crops), bs):
         x = torch.from_numpy(np.ascontiguousarray(crops[i:i+bs])).to(dev).permute(0,3,1,2).float()/255

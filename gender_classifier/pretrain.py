@@ -6,10 +6,11 @@
 __all__ = ['SHARE', 'SCHEDULE', 'same_face', 'hold_out', 'soft_targets', 'DistillNet', 'DistillLoss', 'scene_squares', 'prepare',
            'with_squares', 'pretrain']
 
-# %% ../nbs/23_pretrain.ipynb #910e55df
+# %% ../nbs/23_pretrain.ipynb #79cfb57f
 import hashlib
 from pathlib import Path
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
+from fastai.callback.hook import num_features_model
 from fastai.torch_core import trainable_params
 from torch import nn
 from .core import open_image
@@ -36,13 +37,13 @@ def same_face(
     if person is not None: pairs.append(same_value(person))
     return components(np.concatenate(pairs, 1), n)
 
-# %% ../nbs/23_pretrain.ipynb #a48f83bb
+# %% ../nbs/23_pretrain.ipynb #21e2d6e2
 def _draw(name):
     "A number in 0..1 that depends on `name` alone"
     return int(hashlib.sha1(name.encode()).hexdigest()[:8], 16)/2**32
 
 def hold_out(
-    df:pd.DataFrame, # With `fn`, `source` and `split`; where `split` is filled in, it is kept
+    df:pd.DataFrame, # With `fn`, `source` and `split`; where `split` is filled in, it is kept, even if a group is then on both sides
     groups, # (n,) from `same_face`
     share:dict, # Share held out by source; `None` is the key for the others
 )->np.ndarray: # (n,) bool
@@ -141,7 +142,7 @@ def with_squares(df, x, y, n=2, size=112):
     valid = np.concatenate([df.valid.to_numpy(), np.zeros(len(sq), bool)])
     return np.concatenate([x,sq]),np.concatenate([y,ysq]),valid
 
-# %% ../nbs/23_pretrain.ipynb #b51543f1
+# %% ../nbs/23_pretrain.ipynb #7d64e363
 def pretrain(
     x, # uint8 (n, size, size, 3)
     y, # float32 (n, 130), from `prepare`
@@ -162,7 +163,7 @@ def pretrain(
     dls.c = 2
     learn = face_learner(dls, arch, weights=None, loss_func=DistillLoss(), metrics=metrics or [], clip=1., seed=seed, wd=wd, n_out=2,
         splitter=trainable_params, lin_ftrs=[], concat_pool=False, ps=.2, cbs=[EMA(.998), ProgressiveResize(schedule), *(cbs or [])])
-    learn.model = DistillNet(learn.model).to(dls.device)
+    learn.model = DistillNet(learn.model, num_features_model(learn.model[0])).to(dls.device)
     fit_resumable(learn, ckpt, n_epoch, lr, pct_start=.2)
     learn.model = nn.Sequential(learn.model.body, learn.model.head)
     return learn

@@ -1,6 +1,6 @@
 """Train the model in models/ from scratch: an hour or more on two cores with AMX, minutes on a GPU.
 
-    pip install -c constraints.txt -e ".[train]" dlib-bin face-recognition-models
+    pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES [--out models/gender_resnet18] [--runs runs/default]
     python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
 
@@ -15,7 +15,7 @@ import numpy as np
 from fastai.metrics import AccumMetric
 from gender_classifier.crops import load_crops
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct, rate, to_md
-from gender_classifier.export import export_learner, write_card
+from gender_classifier.export import export_learner, update_spec, write_card
 
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
@@ -33,7 +33,7 @@ TRAINING = '''A resnet18 from scratch with two outputs. Every face was found by 
 set's label and the out-of-fold opinion of a support vector machine on the 128 numbers of dlib's face recognition network, smoothed by 0.06; a second
 head, dropped after training, predicts those 128 numbers. Random squares of the pictures without a face were added. AdamW, weight decay 0.05, one cycle
 to 0.003, batches of 128, gradient norm clipped at 1, weights averaged (0.998), bf16 autocast, 64 px and then 112 px. Pictures of one face, and near
-copies, are on one side of the split.'''
+copies, are on one side of the split, but for CelebA, whose own split is kept.'''
 LIMITS = [
     'It guesses apparent presentation in one photo. It says nothing of who a person is, and "neither" never means a person\'s identity.',
     'The sets it learned from know two labels. People whom these do not fit are not represented, and are labelled all the same.',
@@ -79,9 +79,8 @@ def names_file(out): return Path(f'{out}.held_out.txt')
 def key(root, fn): return Path(fn).relative_to(root).as_posix().replace(' ', '%20')
 
 
-def measure(stem, df):
-    "The card's figures, of the held-out pictures `df`, from the file on"
-    ev = evaluate_model(stem, df, min_age=10)
+def figures(ev):
+    "The card's tables of an evaluation"
     d = older(ev.df, 10)
     rows = [['held-out pictures', 'number', 'balanced accuracy, %', 'men, %', 'women, %', 'unsure, %']]
     for name,g in [*d[d.labels!=''].groupby('source'), ('utkface, all ages', ev.df[(ev.df.source=='utkface')&(ev.df.labels!='')])]:
@@ -101,12 +100,15 @@ def finish(learn, df, root, out, command, notes=''):
     spec = dict(labels=LABELS, size=112, margin=1.35, neither_below=.3, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
+    ev = evaluate_model(out, df[df.valid], min_age=10)
+    valid = {k: {c: round(float(r[c]), 4) for c in ('value','low','high')} for k,r in ev.metrics().iterrows()}
+    update_spec(out, training={**spec['training'], 'valid': valid})
     facts = dict(summary='A resnet18 that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
         uses=['learning and prototyping: labelling faces in photographs by how they appear, with a person who looks at the answers',
               'a start for training on other pictures of faces (`face_learner(weights="face")`)',
               '**not** decisions about people, identification, or counting people who have not agreed to it'],
         data=[{**o} for o in DATA], terms='The weights are for non-commercial research, as the pictures are. The code is Apache-2.0.', command=command,
-        training=TRAINING+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+notes, limits=LIMITS, figures=measure(out, df[df.valid]))
+        training=TRAINING+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+notes, limits=LIMITS, figures=figures(ev))
     write_card(out, facts)
 
 
@@ -119,12 +121,12 @@ def main():
     p.add_argument('--small', type=int, default=4, help='of these, epochs at 64 px')
     p.add_argument('--measure', action='store_true', help='measure the model that is there, and print its figures')
     a = p.parse_args()
-    if a.measure: return print(measure(a.out, held_out(a.faces, a.out)))
+    if a.measure: return print(figures(evaluate_model(a.out, held_out(a.faces, a.out), min_age=10)))
     a.runs.mkdir(parents=True, exist_ok=True)
     df,y = prepared(a.faces, a.runs)
     x,y,valid = with_squares(df, load_crops(df.crop), y, n=1)
     learn = pretrain(x, y, valid, a.runs/'checkpoint.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, metrics=shown(df))
-    finish(learn, df, a.faces, a.out, 'python tools/train_default.py FACES')
+    finish(learn, df, a.faces, a.out, f'python tools/train_default.py FACES --epochs {a.epochs} --small {a.small}')
 
 
 if __name__=='__main__': main()
