@@ -6,9 +6,9 @@
 
 FACES is a folder that holds `utkface/`, `celeba/`, `lfw/` and `not_a_face/`, each as its publisher packs it. The run goes on from
 `--runs` if it was cut off. At the end the model is written, measured from the picture files on through the ONNX file, and its
-card made. The names of the held-out pictures are kept beside the model. What is held out and how the net is trained is in `nbs/23_pretrain.ipynb`.
+card made. Digests of the held-out pictures' names are kept beside the model. What is held out and how the net is trained is in `nbs/23_pretrain.ipynb`.
 """
-import argparse, pickle
+import argparse, hashlib, pickle
 from functools import partial
 from pathlib import Path
 import numpy as np
@@ -76,7 +76,7 @@ def held_out(root, out):
     return df[df.fn.map(lambda o: key(root, o)).isin(names)].reset_index(drop=True)
 
 def names_file(out): return Path(f'{out}.held_out.txt')
-def key(root, fn): return Path(fn).relative_to(root).as_posix().replace(' ', '%20')
+def key(root, fn): return hashlib.sha1(Path(fn).relative_to(root).as_posix().encode()).hexdigest()[:12] # LFW's names are people's
 
 
 def figures(ev):
@@ -97,7 +97,7 @@ def finish(learn, df, root, out, command, notes=''):
     "Write the model, the names of what was held out, measure it and write its card"
     learn.dls.vocab,learn.loss_func = LABELS,SmoothBCE()
     n = df[~df.valid].groupby('source').size().to_dict()
-    spec = dict(labels=LABELS, size=112, margin=1.35, neither_below=.3, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
+    spec = dict(labels=LABELS, size=112, margin=1.35, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     ev = evaluate_model(out, df[df.valid], min_age=10)
