@@ -138,11 +138,12 @@ def _check_io(fn, sess, spec):
     ok = ok and o[0].name=='probs' and o[0].type=='tensor(float)' and o[0].shape[1:]==[len(spec.labels)] and not isinstance(i[0].shape[0], int)
     if not ok: _refuse(fn, f'it is not a model of this program (image uint8 (n,{spec.size},{spec.size},3) in, probs float32 (n,{len(spec.labels)}) out)')
 
-# %% ../nbs/02_inference.ipynb #3152bb7b
+# %% ../nbs/02_inference.ipynb #f5c69e02
 def _session_options(threads):
     "onnxruntime kept to `threads` threads, none of which waits by spinning"
     so = ort.SessionOptions()
     so.intra_op_num_threads,so.inter_op_num_threads,so.log_severity_level = threads,1,4
+    so.enable_mem_pattern = False # patterns are for batches of one size; ours vary
     so.add_session_config_entry('session.intra_op.allow_spinning', '0')
     return so
 
