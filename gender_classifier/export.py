@@ -274,6 +274,7 @@ def versions()->dict:
         except importlib.metadata.PackageNotFoundError: return None
     return {'python':platform.python_version(), **{o:v for o in PACKAGES if (v := ver(o))}}
 
+# %% ../nbs/31_export.ipynb #2a75362d
 DETECTOR = dict(name='yunet_2023mar', score=.6, max_side=640)
 
 def model_spec(
