@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
 from fastprogress.fastprogress import progress_bar
-from .core import PictureError, cache_dir, open_image
-from .faces import crop_face, find_faces, get_detector, main_face
+from .core import PictureError, cache_dir, n_cpus, open_image
+from .faces import MARGIN, SIZE, crop_face, find_faces, get_detector, main_face
 
 # %% ../nbs/11_crops.ipynb #f8256a05
 CROP_VERSION = 1 # raised when a change in `faces` changes crops
 
 def crop_folder(
-    size:int=112, # Side of the crops, pixels
-    margin:float=1.35, # As in `crop_face`
+    size:int=SIZE, # Side of the crops, pixels
+    margin:float=MARGIN, # As in `crop_face`
     cache=None, # Folder of the cache; the user's by default
     detector=None, # From `get_detector`, the default
 )->Path:
@@ -47,8 +47,8 @@ def _have(folder):
 def crop_one(
     fn, # A picture
     folder:Path, # From `crop_folder`
-    size:int=112, # Side of the crop, pixels
-    margin:float=1.35, # As in `crop_face`
+    size:int=SIZE, # Side of the crop, pixels
+    margin:float=MARGIN, # As in `crop_face`
     detector=None, # From `get_detector`, the default
 )->str: # File of the crop, PNG
     "Cut out the face that is meant in `fn`, or take the picture whole; raises `PictureError`"
@@ -76,7 +76,7 @@ def _run_crops(fns, n_workers, progress, **kw):
     cv_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
+        with ThreadPoolExecutor(n_workers or n_cpus()) as ex:
             res = ex.map(partial(_try_crop, **kw), fns)
             return list(progress_bar(res, total=len(fns)) if progress and len(fns) else res)
     finally: cv2.setNumThreads(cv_threads)
@@ -84,8 +84,8 @@ def _run_crops(fns, n_workers, progress, **kw):
 # %% ../nbs/11_crops.ipynb #d94a7320
 def make_crops(
     df:pd.DataFrame, # With a column `fn`, as from `ingest`
-    size:int=112, # Side of the crops, pixels
-    margin:float=1.35, # As in `crop_face`
+    size:int=SIZE, # Side of the crops, pixels
+    margin:float=MARGIN, # As in `crop_face`
     cache=None, # Folder of the cache; the user's by default
     detector=None, # From `get_detector`, the default
     n_workers:int=None, # Threads; one a core by default
@@ -124,5 +124,5 @@ def load_crops(
     if not fns: raise ValueError('no crops to load: the table is empty')
     out = np.empty((len(fns), *_read_crop(fns[0]).shape), np.uint8)
     def read(i): out[i] = _read_crop(fns[i])
-    with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex: list(ex.map(read, range(len(fns))))
+    with ThreadPoolExecutor(n_workers or n_cpus()) as ex: list(ex.map(read, range(len(fns))))
     return out

@@ -6,14 +6,14 @@
 __all__ = ['TeacherNet', 'Teacher', 'teacher_embeddings', 'soft_labels']
 
 # %% ../nbs/22_distill.ipynb #079a39cc
-import importlib.util, os
+import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from fastprogress.fastprogress import progress_bar
 from fastai.torch_core import default_device
 from torch import nn
-from .core import cache_dir, open_image
+from .core import cache_dir, n_cpus, open_image
 from .crops import crop_key
 from .faces import find_faces, get_detector, main_face
 
@@ -145,7 +145,7 @@ def teacher_embeddings(
     keys,have = {str(o): crop_key(o) for o in fns},_load_cache(path)
     todo = [o for o,k in keys.items() if k not in have]
     parts = [todo[i:i+part] for i in range(0, len(todo), part)]
-    with ThreadPoolExecutor(os.cpu_count()) as ex:
+    with ThreadPoolExecutor(n_cpus()) as ex:
         for p in progress_bar(parts) if progress and parts else parts:
             ks,embs = [keys[o] for o in p],_embed(p, teacher, ex)
             np.savez(path/f'{ks[0]}-{len(ks)}.npz', keys=np.array(ks), embs=embs)

@@ -292,6 +292,7 @@ def _by_folders(path):
 # %% ../nbs/10_ingest.ipynb #490514d1
 def find_reader(
     path, # A folder
+    neither=(), # Names of folders, besides the usual ones, that mean neither
 ): # One of the readers, or None
     "The reader for the data set in `path`"
     path = _root(path)
@@ -300,7 +301,7 @@ def find_reader(
     if _lfw_lists(path): return read_lfw
     if r:=_by_folders(path): return r
     if _like_utk(path): return read_utkface
-    if folder_label(path.name)=='': return read_neither
+    if folder_label(path.name, neither)=='': return read_neither
 
 # %% ../nbs/10_ingest.ipynb #f0bfdf9d
 def concat(
@@ -311,19 +312,22 @@ def concat(
     return Ingested(*(pd.concat(o, ignore_index=True) for o in zip(*ingested)))
 
 # %% ../nbs/10_ingest.ipynb #038bd9e6
-def _ingest_each(path):
+def _read(r, path, neither): return r(path, neither=neither) if r is read_folders else r(path)
+
+def _ingest_each(path, neither):
     "Every data set in a folder of them"
     subs = [o for o in sorted(path.iterdir()) if o.is_dir() and not o.name.startswith('.')]
-    readers = {o:find_reader(o) for o in subs}
-    res = [r(o) for o,r in readers.items() if r]
+    readers = {o:find_reader(o, neither) for o in subs}
+    res = [_read(r, o, neither) for o,r in readers.items() if r]
     if not res: raise ValueError(f"what the pictures in {path} show is not known: put them into folders 'male' and 'female', and perhaps 'neither'")
     bad = pd.DataFrame([(str(o),'it is no data set of a known form') for o,r in readers.items() if not r], columns=['fn','reason'])
     return concat(*res, Ingested(res[0].df[:0], bad))
 
 def ingest(
     path, # Folder of a data set, or of several
+    neither=(), # Names of folders, besides the usual ones, whose pictures show neither
 )->Ingested:
     "Read a data set of any known form; raises `ValueError` that says what to do"
     path = _root(path)
-    r = find_reader(path)
-    return r(path) if r else _ingest_each(path)
+    r = find_reader(path, neither)
+    return _read(r, path, neither) if r else _ingest_each(path, neither)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHARE', 'SCHEDULE', 'same_face', 'hold_out', 'soft_targets', 'DistillNet', 'DistillLoss', 'scene_squares', 'prepare',
-           'with_squares', 'pretrain']
+           'with_squares', 'more_rows', 'pretrain']
 
 # %% ../nbs/23_pretrain.ipynb #79cfb57f
 import hashlib
@@ -17,7 +17,7 @@ from .core import open_image
 from .crops import crop_face, make_crops
 from .data import components, same_value
 from .distill import soft_labels, teacher_embeddings
-from .learner import EMA, ProgressiveResize, face_learner, fit_resumable
+from .learner import EMA, ProgressiveResize, face_learner, fit_resumable, load_body
 from .memory import memory_dls
 
 # %% ../nbs/23_pretrain.ipynb #937ab916
@@ -142,6 +142,18 @@ def with_squares(df, x, y, n=2, size=112):
     valid = np.concatenate([df.valid.to_numpy(), np.zeros(len(sq), bool)])
     return np.concatenate([x,sq]),np.concatenate([y,ysq]),valid
 
+# %% ../nbs/23_pretrain.ipynb #4dd5c1fb
+def more_rows(
+    df, # From `prepare`
+    seed:int=42, # Which pictures are repeated
+)->np.ndarray: # Row numbers, to be added to those of `df`
+    "Training pictures to repeat so that each source has as many women as men"
+    out,df = [],df.reset_index(drop=True)
+    for _,g in df[~df.valid.astype(bool)&(df.labels!='')].groupby('source'):
+        n = g.labels.value_counts()
+        if len(n)==2: out.append(g[g.labels==n.index[1]].sample(n.iloc[0]-n.iloc[1], replace=n.iloc[0]>2*n.iloc[1], random_state=seed).index)
+    return np.concatenate(out) if out else np.empty(0, int)
+
 # %% ../nbs/23_pretrain.ipynb #7d64e363
 def pretrain(
     x, # uint8 (n, size, size, 3)
@@ -154,15 +166,17 @@ def pretrain(
     bs:int=128, # Pictures in a batch
     wd:float=.05, # Weight decay of AdamW
     arch='resnet18', # As in `face_learner`
+    start=None, # A safetensors file from whose body to go on; from scratch without
     seed:int=42,
     metrics=None, # As in `face_learner`
     cbs=None, # More callbacks
 ): # A `Learner` whose model is a `vision_learner` model again
-    "Train from scratch: one cycle, AdamW, averaged weights, gradients clipped, sizes by epoch; goes on from `ckpt`"
+    "Train: one cycle, AdamW, averaged weights, gradients clipped, sizes by epoch; goes on from `ckpt`"
     dls = memory_dls(x, y, valid, bs=bs)
     dls.c = 2
     learn = face_learner(dls, arch, weights=None, loss_func=DistillLoss(), metrics=metrics or [], clip=1., seed=seed, wd=wd, n_out=2,
         splitter=trainable_params, lin_ftrs=[], concat_pool=False, ps=.2, cbs=[EMA(.998), ProgressiveResize(schedule), *(cbs or [])])
+    if start: load_body(learn.model[0], start)
     learn.model = DistillNet(learn.model, num_features_model(learn.model[0])).to(dls.device)
     fit_resumable(learn, ckpt, n_epoch, lr, pct_start=.2)
     learn.model = nn.Sequential(learn.model.body, learn.model.head)

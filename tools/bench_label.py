@@ -9,7 +9,7 @@ import argparse, os, platform, random, subprocess, sys, tempfile, time
 from pathlib import Path
 
 from gender_classifier.core import image_files, open_image
-from gender_classifier.inference import n_cpus
+from gender_classifier.core import n_cpus
 
 root = Path(__file__).resolve().parent.parent
 exe = [sys.executable, '-c', 'import sys; from gender_classifier.cli import main; sys.exit(main())']

@@ -2,6 +2,7 @@
 
     pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES [--out models/gender_resnet18] [--runs runs/default]
+    python tools/train_default.py FACES --start models/gender_resnet18.safetensors --small 0 --lr 2e-3   # goes on from a net
     python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
 
 FACES is a folder that holds `utkface/`, `celeba/`, `lfw/` and `not_a_face/`, each as its publisher packs it. The run goes on from
@@ -13,15 +14,14 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 from fastai.metrics import AccumMetric
+from gender_classifier.core import LABELS, with_big_pages
 from gender_classifier.crops import load_crops
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct, rate, to_md
 from gender_classifier.export import export_learner, update_spec, write_card
-
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
-from gender_classifier.pretrain import prepare, pretrain, with_squares
+from gender_classifier.pretrain import more_rows, prepare, pretrain, with_squares
 
-LABELS = ['female','male']
 DATA = [
     dict(set='UTKFace', by='Zhang, Song, Qi, CVPR 2017', terms='non-commercial research only', labels='estimated, then checked by a person; some are wrong'),
     dict(set='CelebA, a subset', by='Liu et al., ICCV 2015', terms='non-commercial research only', labels='annotators; some are wrong'),
@@ -29,11 +29,11 @@ DATA = [
     dict(set='Caltech-101 and PACS, pictures without a face', by='Fei-Fei et al., 2004; Li et al., 2017', terms='research', labels='none: the target is "neither"'),
     dict(set='dlib\'s face recognition network, as a teacher', by='King, 2017', terms='CC0', labels=''),
 ]
-TRAINING = '''A resnet18 from scratch with two outputs. Every face was found by YuNet and cut out as in use. Targets are halfway between the data
+TRAINING = '''A resnet18 with two outputs. Every face was found by YuNet and cut out as in use. Targets are halfway between the data
 set's label and the out-of-fold opinion of a support vector machine on the 128 numbers of dlib's face recognition network, smoothed by 0.06; a second
-head, dropped after training, predicts those 128 numbers. Random squares of the pictures without a face were added. AdamW, weight decay 0.05, one cycle
-to 0.003, batches of 128, gradient norm clipped at 1, weights averaged (0.998), bf16 autocast, 64 px and then 112 px. Pictures of one face, and near
-copies, are on one side of the split, but for CelebA, whose own split is kept.'''
+head, dropped after training, predicts those 128 numbers. Random squares of the pictures without a face were added, and pictures of the rarer
+sex of each source were repeated until it had as many women as men. AdamW, weight decay 0.05, one cycle, batches of 128, gradient norm clipped at 1,
+weights averaged (0.998), bf16 autocast. Pictures of one face, and near copies, are on one side of the split, but for CelebA, whose own split is kept.'''
 LIMITS = [
     'It guesses apparent presentation in one photo. It says nothing of who a person is, and "neither" never means a person\'s identity.',
     'The sets it learned from know two labels. People whom these do not fit are not represented, and are labelled all the same.',
@@ -97,7 +97,7 @@ def finish(learn, df, root, out, command, notes=''):
     "Write the model, the names of what was held out, measure it and write its card"
     learn.dls.vocab,learn.loss_func = LABELS,SmoothBCE()
     n = df[~df.valid].groupby('source').size().to_dict()
-    spec = dict(labels=LABELS, size=112, margin=1.35, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
+    spec = dict(labels=LABELS, size=112, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     ev = evaluate_model(out, df[df.valid], min_age=10)
@@ -119,14 +119,20 @@ def main():
     p.add_argument('--runs', type=Path, default=Path('runs/default'))
     p.add_argument('--epochs', type=int, default=10)
     p.add_argument('--small', type=int, default=4, help='of these, epochs at 64 px')
+    p.add_argument('--lr', type=float, default=3e-3, help='peak of the learning rate')
+    p.add_argument('--start', type=Path, help='safetensors file of the net to go on from')
     p.add_argument('--measure', action='store_true', help='measure the model that is there, and print its figures')
     a = p.parse_args()
     if a.measure: return print(figures(evaluate_model(a.out, held_out(a.faces, a.out), min_age=10)))
+    with_big_pages()
     a.runs.mkdir(parents=True, exist_ok=True)
     df,y = prepared(a.faces, a.runs)
-    x,y,valid = with_squares(df, load_crops(df.crop), y, n=1)
-    learn = pretrain(x, y, valid, a.runs/'checkpoint.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, metrics=shown(df))
-    finish(learn, df, a.faces, a.out, f'python tools/train_default.py FACES --epochs {a.epochs} --small {a.small}')
+    x,y,valid = with_squares(df, load_crops(df.crop), y, n=2)
+    rows = np.r_[:len(x), more_rows(df)]
+    learn = pretrain(x[rows], y[rows], valid[rows], a.runs/'checkpoint.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, start=a.start,
+        metrics=shown(df))
+    args = [f'--{k} {getattr(a, k)}' for k in ('epochs','small','lr','start') if getattr(a, k)!=p.get_default(k)]
+    finish(learn, df, a.faces, a.out, ' '.join(['python tools/train_default.py FACES', *args]))
 
 
 if __name__=='__main__': main()
