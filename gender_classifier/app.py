@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['REVIEW', 'CSP', 'EXTENSIONS', 'SERVED', 'TEMPLATE', 'OwnKernel', 'Visitors', 'ServeError', 'app_notebook',
-           'free_port', 'review_folder', 'headers', 'Static', 'Health', 'PageServer', 'voila_config', 'serve']
+           'free_port', 'review_folder', 'headers', 'Static', 'Anyone', 'Health', 'PageServer', 'voila_config', 'serve']
 
 # %% ../nbs/03_app.ipynb #01224eb1
 import contextlib, errno, logging, os, re, signal, sys, tempfile, webbrowser
 from datetime import datetime, timezone
 from pathlib import Path
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NATIVE_KERNEL_NAME, NoSuchKernel
+from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from jupyter_server.utils import url_path_join
 from tornado.ioloop import IOLoop
@@ -102,7 +103,7 @@ def headers(
     return {'Content-Security-Policy': f"{CSP}; frame-ancestors 'self' {embed_in or ''}".strip(),
             'Permissions-Policy': 'camera=(self), microphone=(), geolocation=()', 'Referrer-Policy': 'same-origin'}
 
-# %% ../nbs/03_app.ipynb #464ea88a
+# %% ../nbs/03_app.ipynb #a41372d1
 EXTENSIONS = ['@voila-dashboards/widgets-manager7', '@voila-dashboards/widgets-manager8', '@jupyter-widgets/jupyterlab-manager', 'anywidget']
 SERVED = dict(TornadoVoilaHandler='/', KernelHandler='', VoilaKernelWebsocketHandler='', VoilaShutdownKernelHandler='', MultiStaticFileHandler=r'/voila/static/([\w.-]+)',
               FileFindHandler=rf'/voila/labextensions/((?:{"|".join(EXTENSIONS)})/static/[\w.-]+)')
@@ -112,6 +113,10 @@ class Static(MultiStaticFileHandler):
     def set_extra_headers(self, path):
         self.set_header('Cache-Control', 'max-age=600')
         self.set_header('X-Content-Type-Options', 'nosniff')
+
+class Anyone(IdentityProvider):
+    "Lets everybody in, and gives nobody the cookie of a month by which jupyter_server would know them again"
+    def get_user(self, handler): return User('visitor')
 
 class Health(RequestHandler):
     "Says that the server is there; unlike asking for the page, it starts no process"
@@ -133,7 +138,7 @@ class PageServer(Voila):
         if self.ip not in ('127.0.0.1', '::1', 'localhost'): self.app.transforms.append(GZipContentEncoding) # 3 MB of scripts become 1
         super().listen()
 
-# %% ../nbs/03_app.ipynb #d4a62c5c
+# %% ../nbs/03_app.ipynb #a9dfdf90
 def voila_config(
     notebook:Path, # The page's notebook
     port:int=8866, # Port to listen on
@@ -148,7 +153,7 @@ def voila_config(
                 kernel_spec_manager_class=OwnKernel, multi_kernel_manager_class=Visitors, extension_allowlist=EXTENSIONS,
                 preheat_kernel=preheat>0, default_pool_size=preheat)
     server = dict(notebook_path=str(notebook), ip=ip, port=port, port_retries=0, open_browser=False, log_level='ERROR', config_file_paths=[],
-                  base_url=f'/{base_url.strip("/")}/'.replace('//', '/'),
+                  identity_provider_class=Anyone, base_url=f'/{base_url.strip("/")}/'.replace('//', '/'),
                   tornado_settings=dict(websocket_max_message_size=(max_upload_mb+2)*2**20, headers=headers(embed_in), disable_check_xsrf=True))
     return Config(Voila=server, VoilaConfiguration=page, KernelRestarter=dict(restart_limit=0), ZMQChannelsWebsocketConnection=dict(limit_rate=False),
                   MappingKernelManager=dict(cull_idle_timeout=300, cull_interval=60, cull_connected=False))
@@ -223,7 +228,7 @@ TEMPLATE = """<!DOCTYPE html>
 {% set static = page_config.fullStaticUrl %}
 <link rel="preload" as="script" href="{{ static }}/voila.js">
 {%- for o in page_config.federated_extensions %}
-<link rel="preload" as="script" href="{{ page_config.fullLabextensionsUrl }}/{{ o.name }}/{{ o.load }}">
+<link rel="preload" as="script" href="{{ page_config.fullLabextensionsUrl }}/{{ o.name }}/{{ o.load | replace('./', '') }}">
 {%- endfor %}
 <link rel="stylesheet" href="{{ static }}/theme-light.css">
 <style>
@@ -261,7 +266,8 @@ TEMPLATE = """<!DOCTYPE html>
 def _server(tmp, *args, **kwargs):
     "Voila, set up for the page, its template in the folder `tmp`; listening as soon as it is started"
     logging.getLogger('tornado.general').setLevel(logging.ERROR) # it complains about how jupyter_server sets its pings
-    app = PageServer(config=voila_config(app_notebook(), *args, **kwargs))
+    PageServer.clear_instance()
+    app = PageServer.instance(config=voila_config(app_notebook(), *args, **kwargs)) # the one whose log Voila's parts write to
     app.initialize([])
     Path(tmp, 'index.html.j2').write_text(TEMPLATE, encoding='utf-8')
     app.template_paths.insert(0, tmp)

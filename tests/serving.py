@@ -12,7 +12,7 @@ def kill(p):
 @contextmanager
 def serving(log, model=None, python=sys.executable, pre='', env=None, **kwargs):
     "A server that stops with the block; gives the page's address, and the process, whose `said` is what it printed"
-    code = f'import gender_classifier.app as a\n{pre}\na.serve(**{dict(port=0, model=str(model) if model else None, **kwargs)!r})'
+    code = f'import gender_classifier.app as a\n{pre}\na.serve(**{dict(port=0, model=str(model) if model else None) | kwargs!r})'
     with open(log, 'w') as err:
         p = subprocess.Popen([str(python), '-c', code], stdout=subprocess.PIPE, stderr=err, text=True, env=os.environ | (env or {}))
         try:
