@@ -58,9 +58,9 @@ def take_in(
     jpeg = to_jpeg(shrink(img, MAX_SIDE), 92)
     return open_image(jpeg, name=name),jpeg
 
-# %% ../nbs/08_page.ipynb #b298c6a4
-_EXAMPLES = [('skimage', 'data/astronaut.png', 'An astronaut'), ('matplotlib', 'mpl-data/sample_data/grace_hopper.jpg', 'Grace Hopper'),
-             ('skimage', 'data/chelsea.png', 'A cat'), ('skimage', 'data/rocket.jpg', 'A rocket')]
+# %% ../nbs/08_page.ipynb #c5c1d625
+_EXAMPLES = [('skimage', 'data/astronaut.png', 'An astronaut'), ('skimage', 'data/chelsea.png', 'A cat'), ('skimage', 'data/rocket.jpg', 'A rocket'),
+             ('matplotlib', 'mpl-data/sample_data/grace_hopper.jpg', 'A hard one')]
 
 def example_files()->dict: # {file name: (title, `Path`)}
     "Pictures that come with packages which happen to be installed"
@@ -69,7 +69,7 @@ def example_files()->dict: # {file name: (title, `Path`)}
         spec = importlib.util.find_spec(pkg)
         for o in spec.submodule_search_locations or [] if spec else []:
             if (Path(o)/fn).is_file(): res[Path(fn).name] = title,Path(o)/fn
-    return res
+    return res if len(res)>1 else {}
 
 def example_thumbs(
     size:int=320, # Longest side, pixels
@@ -354,7 +354,7 @@ def md_tables(
         if o.startswith('#'): head = o.lstrip('# ')
     return res
 
-# %% ../nbs/08_page.ipynb #48228c11
+# %% ../nbs/08_page.ipynb #e7437b08
 def _number(s):
     "The number that a cell begins with, or None"
     m = re.match(r'\d+(\.\d+)?', str(s))
@@ -362,7 +362,7 @@ def _number(s):
 
 def weak_groups(
     text:str, # A model's card
-    gap:float=10, # Percentage points below all faces together
+    gap:float=5, # Percentage points below all faces together
 )->list: # (feature, group, {label: per cent right}), the worst first
     "The groups for which the model is clearly worse, as far as its card tells"
     res = []
@@ -442,7 +442,7 @@ def noticed_html(labeller, review=False):
     "The notice once it was read: folded, but there"
     return f'<details class="gc-notice"><summary>A guess at how a face appears in this photo, sometimes wrong, not for decisions about people</summary>{_notice(labeller, review)}</details>'
 
-# %% ../nbs/08_page.ipynb #78f5cd62
+# %% ../nbs/08_page.ipynb #c501f698
 _CSS_PAGE = """
 body[data-voila], body[data-voila] #rendered_cells {background:#f4f5f7 !important; margin:0; padding:0}
 body[data-voila] :is(.jp-OutputArea, .jp-OutputArea-child) {overflow:visible}
@@ -450,7 +450,7 @@ body[data-voila] :is(.jp-OutputArea, .jp-OutputArea-child) {overflow:visible}
   width:100%; max-width:1120px; margin:0 auto; padding:28px 20px 48px; overflow:visible}
 .gc-page .widget-html, .gc-page .widget-html-content, .gc-page .jupyter-widgets {font:inherit; color:inherit; line-height:inherit; height:auto; overflow:visible}
 .gc-page .widget-html, .gc-page .widget-html-content {width:100%; margin:0; white-space:normal}
-.gc-page :is(h1,h2,h3,p,ol,ul,figure) {margin:0; padding:0; font-family:inherit; color:inherit}
+.gc-page :where(h1,h2,h3,p,ol,ul,figure):not(:where(.gc-picker *)) {margin:0; padding:0; font-family:inherit; color:inherit}
 .gc-page h1 {font-size:32px; line-height:1.2; font-weight:700; letter-spacing:-.015em}
 .gc-page h2 {font-size:20px; line-height:1.3; font-weight:650; margin:0 0 14px; overflow-wrap:anywhere}
 .gc-page h3 {font-size:17px; line-height:1.35; font-weight:600; display:flex; gap:8px; align-items:flex-start; margin:0 0 8px}
@@ -503,7 +503,7 @@ _CSS_ANSWER = """
 .gc-page .gc-verdict {margin:0 0 8px; font-weight:600}
 """
 
-# %% ../nbs/08_page.ipynb #78e50605
+# %% ../nbs/08_page.ipynb #d227a1ed
 _CSS_MORE = """
 .gc-page table {border-collapse:collapse; width:100%; font-size:14px; background:#fff}
 .gc-page :is(th,td) {padding:5px 10px; text-align:left; vertical-align:top; border-bottom:1px solid #e4e7ec; font-variant-numeric:tabular-nums}
@@ -512,7 +512,9 @@ _CSS_MORE = """
 .gc-page th {font-weight:600; color:#434b5c}
 .gc-page .gc-scroll {overflow:auto; max-height:420px; border:1px solid #dfe3ea; border-radius:8px; background:#fff}
 .gc-page .gc-all {margin:22px 0 0}
+.gc-page .gc-all .gc-hint {margin:8px 0 0}
 .gc-page .gc-all td:first-child {overflow-wrap:anywhere; min-width:120px}
+.gc-page .gc-all td:last-child {min-width:180px}
 .gc-page .gc-tiles {display:flex; flex-flow:row wrap; gap:12px; max-height:460px; overflow:auto; margin:0; padding:0}
 .gc-page .gc-tiles:not(:empty) {margin:20px 0 0; padding:4px}
 .gc-page .gc-tiles > .widget-html {flex:0 0 164px; width:164px; display:block}
@@ -542,6 +544,8 @@ _CSS_MORE = """
   .gc-page .gc-result {padding:14px}
   .gc-two {grid-template-columns:minmax(0,1fr)}
   .gc-left {position:static}
+  .gc-page .gc-crop {width:64px; height:64px}
+  .gc-pct {min-width:64px}
   .gc-page .gc-tiles > .widget-html {flex:1 1 140px; width:140px; max-width:calc(50% - 6px)}
 }
 """
