@@ -88,7 +88,7 @@ def test_binder(project, path):
     command = [o.format(port=port, base_url='/user/somebody/') for o in what['command']]
     url = f'http://127.0.0.1:{port}/user/somebody/{name}/'
     p = started(command, dict(PATH=path), url)
-    assert what['absolute_url'] and f'/user/somebody/{name}/voila/static/voila.js'.encode() in get(url)[1]
+    assert what['absolute_url'] and f'"/user/somebody/{name}/"'.encode() in get(url)[1]
     ended(p)
 
 def test_space(project, tmp_path, dockerfile, path):

@@ -18,7 +18,7 @@ picker = Picker(max_mb=1, examples=[(o, o.title(), Image.new('RGB', (64,48), o))
 out,log = w.HTML(),[]
 def note(**kwargs):
     log.append(kwargs)
-    out.value = f'<pre id="log">{html.escape(json.dumps(log))}</pre>'
+    out.value = f'<pre id="log" style="white-space:pre-wrap; overflow-wrap:anywhere">{html.escape(json.dumps(log))}</pre>'
 
 def look(data):
     try:
@@ -144,7 +144,7 @@ def test_one_file(visit):
     assert (e['name'], e['live'], e['format'], e['size']) == ('me.png', False, 'JPEG', [40,30]) and near(e['top'], (255,0,0))
     visit.pick(('me.png', png())) # the same once more
     assert visit.new()[0]['batch'] == e['batch'] + 1
-    visit.page.wait_for_function('document.querySelector(".gc-picker-status").innerText===""')
+    visit.page.wait_for_function('() => document.querySelector(".gc-picker-status").innerText===""')
 
 def test_many_files(visit):
     "In order, one at a time, with the place in the row said"
@@ -205,7 +205,7 @@ def test_too_large(visit):
     assert len(noise) > 2**20
     visit.pick(('huge.txt', bytes(2**20+1)), ('large.bmp', as_bytes(Image.new('RGB', (1500,1500), 'red'), 'BMP')), ('a.png', png()))
     assert [(o['name'], o.get('format')) for o in visit.new(2)] == [('large.bmp', 'JPEG'), ('a.png', 'JPEG')]
-    visit.wait_status('2 of 3 pictures are done.')
+    visit.wait_status('Done: 2 of 3 pictures.')
     assert 'huge.txt is larger than 1 MB.' in visit.status()
 
 def test_a_fault_of_python(visit, server):
@@ -236,7 +236,7 @@ def test_example_and_actions(visit):
     assert e['example'] == 'olive' and e['batch'] > 0
     visit.button('fill 1').locator('i').click() # inside the button
     assert visit.new() == [dict(action='fill', key='1')]
-    visit.page.wait_for_function('document.activeElement.innerText==="filled"')
+    visit.page.wait_for_function('() => document.activeElement.innerText==="filled"')
     with visit.page.expect_download() as d: visit.button('download 1').click()
     assert d.value.suggested_filename == 'a.csv' and Path(d.value.path()).read_bytes() == b'a,b'
     visit.new()
@@ -244,11 +244,11 @@ def test_example_and_actions(visit):
 def test_disabled(visit):
     "Nothing is taken, yet the page's own buttons work"
     visit.button('close yes').click()
-    visit.page.wait_for_function('document.querySelector(".gc-picker fieldset").disabled')
+    visit.page.wait_for_function('() => document.querySelector(".gc-picker fieldset").disabled')
     assert not visit.button('Choose pictures').is_enabled() and not visit.button('Navy').is_enabled()
     visit.give('drop', ('a.png', png()))
     visit.button('close no').click()
-    visit.page.wait_for_function('!document.querySelector(".gc-picker fieldset").disabled')
+    visit.page.wait_for_function('() => !document.querySelector(".gc-picker fieldset").disabled')
     assert [o['action'] for o in visit.new(2)] == ['close', 'close']
 
 # ---- the camera

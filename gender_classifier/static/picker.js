@@ -260,7 +260,7 @@ function makeStatus(p) {
       show(kept.slice(0, 5).concat(more > 0 ? [`and ${more} more.`] : []).join('\n'));
     },
     done(n) {   // the line that only said that work goes on is taken away, what was refused is left standing
-      const done = n === 1 ? '' : kept.length ? `${Math.max(n - kept.length, 0)} of ${n} pictures are done.\n` : `All ${n} pictures are done.`;
+      const done = n === 1 ? '' : kept.length ? `Done: ${Math.max(n - kept.length, 0)} of ${n} pictures.\n` : `All ${n} pictures are done.`;
       if (kept.length) show(done + p.textContent); else if (own) show(done);
       kept = [];
     },
@@ -365,6 +365,7 @@ function render({model, el}) {
     ui.panel.hidden = ui.shot.disabled = ui.live.disabled = true;
     ui.camera.setAttribute('aria-expanded', 'false');
     ui.camera.textContent = 'Use the camera';
+    showTries();
     status.say(text);
   }
   async function cameraOn(deviceId) {
@@ -373,6 +374,7 @@ function render({model, el}) {
     ui.shot.disabled = ui.live.disabled = true;
     ui.camera.setAttribute('aria-expanded', 'true');
     ui.camera.textContent = 'Turn the camera off';
+    showTries();
     status.say('Waiting for the camera. The browser may ask you to allow it.');
     try { if (!await camera.start(deviceId)) return; }
     catch (e) { cameraOff(cameraFault(e)); return; }
@@ -393,13 +395,14 @@ function render({model, el}) {
   const sized = new ResizeObserver(() => { if (!ui.root.offsetWidth) leave(); });   // a tab of JupyterLab that was put behind another
 
   // -- what Python sets
+  function showTries() { ui.tries.hidden = !ui.examples.children.length || !ui.panel.hidden; }   // the camera's answers come below it
   function showExamples() {
     ui.examples.replaceChildren(...model.get('_examples').map(o => exampleButton(o, name => {
       stopLive();
       status.say('');
       model.send({kind: 'example', name, batch: batch += 1});
     })));
-    ui.tries.hidden = !ui.examples.children.length;
+    showTries();
   }
   function showDisabled() {
     ui.all.disabled = off();
