@@ -36,7 +36,7 @@ setup(
     long_description=(root/'README.md').read_text(encoding='utf-8') if (root/'README.md').exists() else '',
     long_description_content_type='text/markdown', license='Apache-2.0', license_files=['LICENSE'],
     author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
-    packages=find_packages(include=[pkg, f'{pkg}.*']), cmdclass={'build_py': BuildWithModel},
+    packages=find_packages(include=[pkg, f'{pkg}.*']), package_data={pkg: ['static/*.js', 'static/*.css']}, cmdclass={'build_py': BuildWithModel},
     python_requires=f">={cfg['min_python']}", install_requires=reqs[''],
     extras_require={'train': reqs['train_'], 'distill': reqs['train_'] + reqs['distill_'],
                     'dev': reqs['train_'] + reqs['dev_']},

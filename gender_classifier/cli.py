@@ -145,6 +145,12 @@ def _fraction(s):
     if not 0<=v<=1: raise argparse.ArgumentTypeError(f'{s} is not between 0 and 1')
     return v
 
+def _number(s):
+    "A whole number from 0 up"
+    v = int(s)
+    if v<0: raise argparse.ArgumentTypeError(f'{s} is less than 0')
+    return v
+
 def _count(s):
     "A whole number from 1 up"
     v = int(s)
@@ -169,7 +175,7 @@ def _side(s):
     if not 16<=v<=1024: raise argparse.ArgumentTypeError(f'{s} is not between 16 and 1024')
     return v
 
-for o in (_fraction,_share,_side,_count,_positive): o.__name__ = 'number' # what argparse calls it in "invalid number value"
+for o in (_fraction,_share,_side,_number,_count,_positive): o.__name__ = 'number' # what argparse calls it in "invalid number value"
 
 # %% ../nbs/40_cli.ipynb #29160228
 def _command(sub, name, func, help, **kw):
@@ -376,7 +382,8 @@ def _add_export(sub):
 def run_app(args):
     "Serve the page until Ctrl-C"
     from gender_classifier.app import serve
-    serve(port=args.port, ip=args.ip, model=args.model, open_browser=args.open)
+    serve(port=args.port, ip=args.ip, model=args.model, open_browser=args.open, max_upload_mb=args.max_upload_mb, review=args.review,
+          preheat=args.preheat, base_url=args.base_url, embed_in=' '.join(args.embed_in or []))
     return 0
 
 def _add_app(sub):
@@ -385,6 +392,11 @@ def _add_app(sub):
     p.add_argument('--ip', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets other computers in (default: 127.0.0.1, this computer alone)')
     p.add_argument('--model', metavar='FILE', help='a model\'s .onnx (default: the one that comes with the program)')
     p.add_argument('--open', action='store_true', help='open the page in a browser')
+    p.add_argument('--max-upload-mb', type=_count, default=30, metavar='N', help='largest file a visitor may send, MB (default: 30)')
+    p.add_argument('--review', metavar='DIR', help='let visitors hand over faces that were labelled wrongly, each with the right label, if they agree: kept in DIR (default: nothing is kept)')
+    p.add_argument('--preheat', type=_number, default=0, metavar='N', help='processes kept ready, so that so many visitors at a time need not wait; about 180 MB each (default: 0)')
+    p.add_argument('--base-url', default='/', metavar='PATH', help='path under which a proxy shows the page (default: /)')
+    p.add_argument('--embed-in', action='append', metavar='ORIGIN', help='let the pages of ORIGIN, such as https://example.org, show this one in a frame; may be given more than once')
 
 # %% ../nbs/40_cli.ipynb #5a13f873
 def _version(name):

@@ -3,7 +3,7 @@ import json, subprocess, sys
 import pytest
 
 heavy = ['torch', 'torchvision', 'fastai', 'pandas', 'matplotlib', 'sklearn', 'scipy', 'timm', 'onnx']
-serving = ['', '.core', '.faces', '.inference', '.app', '.cli']
+serving = ['', '.core', '.faces', '.inference', '.app', '.hints', '.why', '.picker', '.page', '.visit', '.cli']
 
 def loaded(module, tmp_path):
     "Which of `heavy` importing `module` in a fresh process loads"
