@@ -48,6 +48,10 @@ class Visitors(AsyncMappingKernelManager):
         elif getattr(km, 'met', False): await super().cull_kernel_if_idle(kernel_id)
         else: await self.shutdown_kernel(kernel_id)
 
+    async def _async_shutdown_kernel(self, kernel_id, now=True, restart=False):
+        await super()._async_shutdown_kernel(kernel_id, now=True, restart=restart) # nothing is to be saved, and one that is still starting would complain
+    shutdown_kernel = _async_shutdown_kernel
+
 # %% ../nbs/03_app.ipynb #736b5bec
 class ServeError(RuntimeError): "The page cannot be served; `str(e)` says why and what to do"
 

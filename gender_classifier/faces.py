@@ -116,6 +116,11 @@ def _to_bgr(img, max_side):
     return np.ascontiguousarray(a[...,::-1]),scale
 
 # %% ../nbs/01_faces.ipynb #ffeabe37
+def _sane(face, side):
+    "Is a face of a size that a picture of this side can hold? On tiny pictures YuNet may answer with infinite boxes"
+    o = np.concatenate([face.box, face.landmarks.ravel()])
+    return bool(np.isfinite(o).all() and (abs(o)<4*side).all() and (face.box[2:]>0).all())
+
 def find_faces(
     img, # RGB `PIL.Image`, or uint8 array (height, width, 3)
     score:float=SCORE, # Lowest score of a face, 0 to 1
@@ -125,7 +130,7 @@ def find_faces(
     "Faces in `img`, with boxes, scores and five landmarks in its own pixels"
     bgr,scale = _to_bgr(img, max_side)
     if min(bgr.shape[:2])<10: return []
-    faces = (detector or get_detector())(bgr, score)
+    faces = [o for o in (detector or get_detector())(bgr, score) if _sane(o, max(bgr.shape[:2]))]
     faces = [Face(o.box*scale, o.score, o.landmarks*scale) for o in faces]
     return sorted(faces, key=lambda o: -o.box[2]*o.box[3])
 

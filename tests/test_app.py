@@ -292,7 +292,6 @@ def test_remove_all(visit, photo, sky):
     visit.page.wait_for_function('() => !document.querySelector(".gc-result, .gc-tile, .gc-all")')
     assert 'removed' in visit.status()
     visit.page.wait_for_function('() => document.activeElement.textContent=="Choose pictures"')
-    v.page.wait_for_timeout(500) # nobody presses twice within a frame
     assert '1 face found' in visit.answer(photo)
 
 # ---- this is wrong

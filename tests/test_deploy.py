@@ -81,7 +81,7 @@ def test_binder(project, path):
     "What Jupyter's proxy is to start, with what it puts in for port and path"
     assert subprocess.run(['bash', '-n', project/'binder/postBuild']).returncode == 0 and os.access(project/'binder/postBuild', os.X_OK)
     assert re.fullmatch(r'python-3\.\d+\n', (project/'binder/runtime.txt').read_text()) and 'jupyter-server-proxy' in (project/'binder/requirements.txt').read_text()
-    for o in re.findall(r'(?:-c|cp) (\S+)', (project/'binder/postBuild').read_text()): assert (project/o).exists(), o
+    for o in re.findall(r'(?:install .*-c|cp) (\S+)', (project/'binder/postBuild').read_text()): assert (project/o).exists(), o
     server, = json.loads((project/'binder/jupyter_server_config.json').read_text())['ServerProxy']['servers'].items()
     name,what = server
     port = free_port()
