@@ -143,19 +143,19 @@ def _has_places(model):
     flat = [type(o) for o in head[2:]]
     return [type(o) for o in head[:2]]==[_Mean,Flatten] and flat.count(nn.Linear)==1 and set(flat)<={nn.BatchNorm1d,nn.Dropout,nn.Linear}
 
-class _WithPlaces(nn.Module):
+class _WithPlaces(ServedNet):
     "A `ServedNet` that also gives float32 (n, labels, h, w), whose mean over h and w is the logit"
     def __init__(self, net):
-        super().__init__()
-        self.net = net
+        nn.Module.__init__(self)
+        self.__dict__.update(net.__dict__) # the same modules under the same names
     def forward(self, image):
-        body,head = self.net.model
-        f = body(self.net.norm(image))
+        body,head = self.model
+        f = body(self.norm(image))
         x = f.permute(0,2,3,1)
         for o in list(head.children())[2:]:
             if isinstance(o, nn.BatchNorm1d): x = (x-o.running_mean)*(o.weight/(o.running_var+o.eps).sqrt())+o.bias
             elif isinstance(o, nn.Linear): x = o(x)
-        return _ACTS[self.net.activation](head(f)),x.permute(0,3,1,2)
+        return _ACTS[self.activation](head(f)),x.permute(0,3,1,2)
 
 # %% ../nbs/31_export.ipynb #80d174fb
 def _graph(net, size):
