@@ -118,7 +118,10 @@ class Im2Col(Callback):
 
 # %% ../nbs/21_learner.ipynb #ab75ab38
 class FusedAdam(Optimizer):
-    "fastai's `Adam` with decoupled weight decay (Loshchilov and Hutter, 2019), by PyTorch's fused step"
+    "fastai's `Adam` with decoupled weight decay (Loshchilov and Hutter, 2019), by PyTorch's fused step; gradients are dropped, not filled with zeros"
+    def zero_grad(self):
+        for p,*_ in self.all_params(with_grad=True): p.grad = None
+
     def step(self, closure=None):
         groups = {}
         for p,_,state,hyper in self.all_params(with_grad=True):
