@@ -6,17 +6,15 @@
 __all__ = ['PACKAGES', 'SUFFIXES', 'ExportError', 'learner_labels', 'learner_activation', 'learner_norm', 'learner_size',
            'round_weights', 'save_weights', 'load_weights', 'ServedNet', 'check_onnx', 'export_onnx', 'head_config',
            'learner_arch', 'blank_dls', 'versions', 'model_spec', 'model_card', 'export_learner', 'write_card',
-           'update_spec', 'read_json', 'rebuild_learner', 'pickle_names', 'load_learner_file']
+           'update_spec', 'read_json', 'check_hash', 'rebuild_learner']
 
 # %% ../nbs/31_export.ipynb #62dedb7d
-import copy, importlib.metadata, json, pickle, pickletools, platform, shutil, tempfile, warnings, zipfile
+import copy, importlib.metadata, json, platform, shutil, tempfile, warnings
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np, torch, torchvision
-from fastai.vision.all import (AdaptiveConcatPool2d, BCEWithLogitsLossFlat, CategoryBlock, CrossEntropyLossFlat, DataBlock, ImageBlock,
-    IndexSplitter, Learner, MultiCategoryBlock, Normalize, Resize, load_learner, vision_learner)
-from fastai.layers import Flatten
+from fastai.vision.all import (AdaptiveConcatPool2d, BCEWithLogitsLossFlat, CategoryBlock, CrossEntropyLossFlat, DataBlock, Flatten, ImageBlock,
+    IndexSplitter, Learner, MultiCategoryBlock, Normalize, Resize, vision_learner)
 from fastcore.basics import ifnone, listify
 from .core import sha256
 from .evaluate import md_table
@@ -454,7 +452,11 @@ def read_json(
     return spec
 
 # %% ../nbs/31_export.ipynb #e6ff4717
-def _check_hash(stem, suffix, spec):
+def check_hash(
+    stem, # The model's path without a suffix
+    suffix, # Of the file in question
+    spec, # From `read_json`
+):
     "`ModelError` if a file is not the one that its description speaks of"
     fn,want = Path(f'{stem}{suffix}'),spec.get('sha256',{}).get(suffix[1:])
     if want and fn.is_file() and sha256(fn)!=want:
@@ -468,86 +470,8 @@ def rebuild_learner(
     stem = Path(next((str(stem)[:-len(o)] for o in SUFFIXES if str(stem).endswith(o)), str(stem)))
     spec = read_json(stem)
     if not spec.get('arch') or spec.get('head') is None: raise ModelError(f'{stem.name}.json does not say how the net was made, so it cannot be built again; its .onnx and .pkl can be used.')
-    _check_hash(stem, '.safetensors', spec)
+    check_hash(stem, '.safetensors', spec)
     learn = _build(spec, ifnone(dls, blank_dls(spec)))
     load_weights(learn.model, f'{stem}.safetensors')
     learn.model.eval()
     return learn
-
-# %% ../nbs/31_export.ipynb #79ab50f3
-def _pickle_bytes(fn):
-    "The pickle within a file that `torch.save` wrote, unopened; `ModelError` if there is none"
-    with open(fn, 'rb') as f: head = f.read(4)
-    if head[:2]==b'PK':
-        if not zipfile.is_zipfile(fn): raise ModelError(f'{fn.name} is cut short: copy or fetch it again.')
-        with zipfile.ZipFile(fn) as z:
-            try: bad = z.testzip()
-            except Exception: bad = True
-            if bad: raise ModelError(f'{fn.name} is damaged: copy or fetch it again.')
-            name = next((o for o in z.namelist() if o.endswith('/data.pkl')), None)
-            if name: return z.read(name)
-    elif head[:1]==b'\x80' and (b := fn.read_bytes()).endswith(b'.'): return b
-    raise ModelError(f'{fn.name} is not a learner that `learn.export` wrote, or it is cut short.')
-
-# %% ../nbs/31_export.ipynb #a614ca27
-def pickle_names(
-    b:bytes, # A pickle
-)->set: # 'module.name'
-    "The functions and classes that a pickle names, found without running it"
-    res,strs,memo = set(),[],{}
-    for op,arg,_ in pickletools.genops(b):
-        if op.name=='GLOBAL': res.add(arg.replace(' ','.'))
-        elif op.name=='STACK_GLOBAL' and len(strs)>1: res.add('.'.join(strs[-2:]))
-        elif 'UNICODE' in op.name or 'STRING' in op.name: strs.append(arg)
-        elif op.name=='MEMOIZE': memo[len(memo)] = strs[-1] if strs else ''
-        elif 'PUT' in op.name: memo[arg] = strs[-1] if strs else ''
-        elif 'GET' in op.name: strs.append(memo.get(arg, ''))
-    return res
-
-# %% ../nbs/31_export.ipynb #cc904c8c
-_DANGER = {'os','posix','nt','subprocess','sys','shutil','socket','runpy','importlib','pty','webbrowser','urllib','http','ctypes','multiprocessing'}
-_DANGER_NAMES = {f'builtins.{o}' for o in ('eval','exec','compile','open','__import__')}
-
-def _untrusted(fn, names):
-    "What to say of a pickle that one was not told to trust"
-    bad = sorted(o for o in names if o.split('.')[0] in _DANGER or o.replace('__builtin__','builtins') in _DANGER_NAMES)
-    calls = f' (this one names {", ".join(bad[:3])}, which no honest learner does)' if bad else ''
-    return (f'{fn.name} is a pickle: opening it runs whatever its maker put into it{calls}. If it is yours, or you trust whom you have it from, pass `trust=True`. '
-        'Otherwise use the .onnx, or `rebuild_learner` with .safetensors and .json: they hold numbers only.')
-
-# %% ../nbs/31_export.ipynb #11ed3ba9
-class _Unpickler(pickle.Unpickler):
-    "An unpickler that says in plain words what is missing"
-    def find_class(self, module, name):
-        try: return super().find_class(module, name)
-        except ImportError as e: raise ModelError(f'This learner needs the module {e.name or module}, which is not installed here: install the package that has it, or use the .onnx file.') from None
-        except AttributeError:
-            where = 'was defined in the notebook or script of its maker' if module=='__main__' else f'the installed {module.split(".")[0]} does not have in {module}'
-            raise ModelError(f'This learner needs {name}, which {where}: define or install it, or use the .onnx file.') from None
-
-def _unpickle(fn, cpu):
-    "`load_learner`, with errors that say what to do"
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try: return load_learner(fn, cpu=cpu, pickle_module=SimpleNamespace(__name__='pickle', Unpickler=_Unpickler, load=lambda f,**kw: _Unpickler(f, **kw).load()))
-        except ModelError: raise
-        except Exception as e:
-            if str(e).endswith("has no attribute 'dls'"): raise ModelError(f'{fn.name} holds no learner, but {str(e).split()[0]}: one is written by `learn.export`, or `export_learner`.') from None
-            raise ModelError(f'{fn.name} could not be opened with the versions installed here ({type(e).__name__}: {e}); the .onnx file can be used.') from e
-
-# %% ../nbs/31_export.ipynb #6f896b74
-def load_learner_file(
-    fn, # .pkl, as `learn.export` writes it
-    trust:bool=False, # Do you trust whom you have the file from? Opening it runs what they put into it
-    cpu:bool=True, # Put it on the processor
-)->Learner:
-    "Load a pickled learner, if it is trusted; raises `ModelError` with what to do"
-    fn = Path(fn)
-    if not fn.is_file(): raise ModelError(f'There is no file {fn}.')
-    try: names = pickle_names(_pickle_bytes(fn))
-    except (ModelError,OSError): raise
-    except Exception: raise ModelError(f'{fn.name} is damaged or no learner: copy or fetch it again.') from None
-    if not trust: raise ModelError(_untrusted(fn, names))
-    spec = Path(f'{fn.with_suffix("")}.json')
-    if spec.is_file(): _check_hash(fn.with_suffix(''), '.pkl', read_json(fn.with_suffix('')))
-    return _unpickle(fn, cpu)

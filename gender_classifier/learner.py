@@ -67,36 +67,49 @@ def _to_float(o):
 # %% ../nbs/21_learner.ipynb #8df7efbd
 def _patches(
     x, # (n, c, h, w), channels last in memory
+    k:int=3, # Side of a patch, odd
     stride:int=1,
-)->torch.Tensor: # (n*oh*ow, 9*c), a row for each 3x3 patch of x with a border of zeros
+)->torch.Tensor: # (n*oh*ow, k*k*c), a row for each patch of x with a border of zeros
     "im2col"
     n,c,h,w = x.shape
-    x = F.pad(x.permute(0,2,3,1), (0,0,1,1,1,1))
-    a,b,d,_ = x.stride()
-    return x.as_strided((n,(h-1)//stride+1,(w-1)//stride+1,3,3,c), (a,b*stride,d*stride,b,d,1)).reshape(-1, 9*c)
+    x = F.pad(x.permute(0,2,3,1), (0,0)+(k//2,)*4) if k>1 else x.permute(0,2,3,1)
+    a,b,d,e = x.stride()
+    return x.as_strided((n,(h-1)//stride+1,(w-1)//stride+1,k,k,c), (a,b*stride,d*stride,b,d,e)).reshape(-1, k*k*c)
+
+def _unpatch(
+    p, # As from `_patches`
+    shape, # (n, c, h, w)
+    k:int=3,
+    stride:int=1,
+)->torch.Tensor: # Of `shape`: each pixel is the sum of what the patches have in its place
+    "col2im, the transpose of `_patches`"
+    n,c,h,w = shape
+    oh,ow = (h-1)//stride+1,(w-1)//stride+1
+    x,p = p.new_zeros(n, h+k-1, w+k-1, c),p.view(n, oh, ow, k, k, c)
+    for i in range(k):
+        for j in range(k): x[:,i:i+stride*oh:stride,j:j+stride*ow:stride] += p[:,:,:,i,j]
+    return x[:,k//2:k//2+h,k//2:k//2+w].permute(0,3,1,2)
 
 # %% ../nbs/21_learner.ipynb #9663f9f4
 class _PatchConv(torch.autograd.Function):
-    "A 3x3 convolution with a border of one, as products of matrices; x (n, c, h, w), w (k, c, 3, 3)"
+    "A convolution with a border of zeros, as products of matrices; x (n, c, h, w), w (m, c, k, k)"
     @staticmethod
     def forward(ctx, x, w, stride):
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, w)
-        ctx.stride,h,wd = stride,*((o-1)//stride+1 for o in x.shape[2:])
-        return (_patches(x, stride)@w.permute(0,2,3,1).reshape(len(w), -1).t()).view(len(x), h, wd, -1).permute(0,3,1,2)
+        p,rows = _patches(x, w.shape[-1], stride),w.permute(0,2,3,1).reshape(len(w), -1)
+        ctx.save_for_backward(p, rows)
+        ctx.shape,ctx.k,ctx.stride = x.shape,w.shape[-1],stride
+        return (p@rows.t()).view(len(x), *((o-1)//stride+1 for o in x.shape[2:]), -1).permute(0,3,1,2)
 
     @staticmethod
     def backward(ctx, g):
-        (x,w),s = ctx.saved_tensors,ctx.stride
-        g = g.contiguous(memory_format=torch.channels_last)
-        gw = (g.permute(0,2,3,1).reshape(-1, len(w)).t()@_patches(x, s)).view(len(w), 3, 3, -1).permute(0,3,1,2)
-        if s==1: gx = (_patches(g)@torch.cat([w[:,:,i,j] for i in (2,1,0) for j in (2,1,0)])).view(len(x), *x.shape[2:], -1).permute(0,3,1,2)
-        else: gx = torch.ops.aten.convolution_backward(g, x, w, None, [s,s], [1,1], [1,1], False, [0,0], 1, [True,False,False])[0]
-        return gx,gw,None
+        p,rows = ctx.saved_tensors
+        g = g.permute(0,2,3,1).reshape(-1, len(rows))
+        return _unpatch(g@rows, ctx.shape, ctx.k, ctx.stride),(g.t()@p).view(len(rows), ctx.k, ctx.k, -1).permute(0,3,1,2),None
 
 # %% ../nbs/21_learner.ipynb #1b6718d3
 class Im2Col(Callback):
-    "Compute 3x3 convolutions whose result has a side of `largest` pixels at most as matrix products, in training under `Bf16`"
+    "Compute 3x3 convolutions whose result has a side of `largest` pixels at most, and 1x1 ones of stride 2, as matrix products, in training under `Bf16`"
     order = 11
     def __init__(self, largest=8, channels=128): self.largest,self.channels,self.convs = largest,channels,[]
     def before_batch(self):
@@ -110,15 +123,19 @@ class Im2Col(Callback):
     def after_cancel_batch(self): self.after_pred()
 
     def _fits(self, o):
-        return (type(o) is nn.Conv2d and o.kernel_size==(3,3) and o.stride in ((1,1),(2,2)) and o.padding==(1,1) and o.dilation==(1,1) and o.groups==1
-            and o.bias is None and o.padding_mode=='zeros' and o.in_channels>=self.channels)
+        if type(o) is not nn.Conv2d or o.groups>1 or o.bias is not None or o.padding_mode!='zeros' or o.dilation!=(1,1): return False
+        if o.kernel_size==(1,1): return o.stride==(2,2) and o.padding==(0,0)
+        return o.kernel_size==(3,3) and o.stride in ((1,1),(2,2)) and o.padding==(1,1) and o.in_channels>=self.channels
     def _conv(self, o, x):
-        if max(x.shape[2:])>self.largest*o.stride[0]: return o._conv_forward(x, o.weight, o.bias)
+        if o.kernel_size==(3,3) and max(x.shape[2:])>self.largest*o.stride[0]: return o._conv_forward(x, o.weight, o.bias)
         return _PatchConv.apply(x.bfloat16(), o.weight.bfloat16(), o.stride[0])
 
 # %% ../nbs/21_learner.ipynb #ab75ab38
 class FusedAdam(Optimizer):
-    "fastai's `Adam` with decoupled weight decay (Loshchilov and Hutter, 2019), by PyTorch's fused step"
+    "fastai's `Adam` with decoupled weight decay (Loshchilov and Hutter, 2019), by PyTorch's fused step; gradients are dropped, not filled with zeros"
+    def zero_grad(self):
+        for p,*_ in self.all_params(with_grad=True): p.grad = None
+
     def step(self, closure=None):
         groups = {}
         for p,_,state,hyper in self.all_params(with_grad=True):

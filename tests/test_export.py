@@ -9,6 +9,7 @@ from fastai.vision.all import Adam, BCEWithLogitsLossFlat, resnet18, vision_lear
 from gender_classifier.core import sha256
 from gender_classifier.export import *
 from gender_classifier.inference import Labeller, ModelError, load_spec
+from gender_classifier.pickles import load_learner_file
 from onnx import numpy_helper
 
 SZ = 64
@@ -93,7 +94,7 @@ def test_pickles_load_in_a_fresh_process(small, trained, tmp_path):
     for i, o in enumerate(noise()): Image.fromarray(o).save(tmp_path/f'{i}.png')
     fns = [f'{small[1]}.pkl', str(trained[1].with_suffix('.pkl'))]
     code = f'''import numpy as np
-from gender_classifier.export import load_learner_file
+from gender_classifier.pickles import load_learner_file
 for i,fn in enumerate({fns}):
     learn = load_learner_file(fn, trust=True)
     with learn.no_bar(): np.save(f"p{{i}}.npy", [learn.predict(o)[2].numpy() for o in ("0.png", "1.png")])'''
