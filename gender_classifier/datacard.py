@@ -61,7 +61,7 @@ def known_sources(
     recs += [SOURCES[o]._asdict()|dict(pictures=0) for o in left if o in SOURCES]
     return recs,[o for o in left if o not in SOURCES]
 
-# %% ../nbs/18_datacard.ipynb #de82e2ee
+# %% ../nbs/18_datacard.ipynb #3ccfd44f
 def _n_of(df, o):
     "How many pictures a source gave"
     n = int((df['source']==o['name']).sum()) if 'source' in df else 0
@@ -71,7 +71,8 @@ def _fetched(o):
     "When, and by which words"
     words = '; '.join(f"{q.get('query')} ({q.get('label') or 'neither'}, {q.get('pictures', 0)})" for q in o.get('queries') or [])
     when = f"{'fetched' if o.get('complete', True) else 'fetched in part'} {o['time'][:10]}" if o.get('time') else ''
-    return '; '.join(s for s in (when, f'words searched for: {words}' if words else '') if s)
+    bad = '; '.join(f'{n:,} left out: {why}' for why,n in (o.get('left_out') or {}).items())
+    return '; '.join(s for s in (when, f'words searched for: {words}' if words else '', bad) if s)
 
 def _sources_md(df, recs, unknown):
     "Sources and terms"
@@ -90,12 +91,22 @@ def _counts_md(
         out += [f'### {GROUP_TITLES.get(by, by)}', _md_table(['', *cols, 'men among faces'], rows)]
     return '\n\n'.join(out)
 
-# %% ../nbs/18_datacard.ipynb #a8a0b4b0
+# %% ../nbs/18_datacard.ipynb #56d44fd4
 def _history(journal):
     "History of a `Journal`, or a table like it; empty if there is none"
     cols = dict(fn='', action='', label='', was='', why='', state='applied', undone=False)
     d = pd.DataFrame(columns=[*cols]) if journal is None else journal.history() if hasattr(journal, 'history') else journal
     return d.assign(**{k:v for k,v in cols.items() if k not in d})
+
+def _outcome(d):
+    "The last thing that was done to each picture and not undone; `was` is its label before the first"
+    d = d[(d.state=='applied')&~d.undone.astype(bool)]
+    first = d.was.where(d.was.fillna('')!='').groupby(d.fn).transform('first').fillna('')
+    return d.assign(was=first).drop_duplicates('fn', keep='last')
+
+def _n_pending(journal):
+    "How many decisions are not applied yet"
+    return len(journal.pending()) if hasattr(journal, 'pending') else int((_history(journal).state=='pending').sum())
 
 def _sum_up(d, names):
     "How many pictures by reason, as rows; `names` are for each"
@@ -104,16 +115,15 @@ def _sum_up(d, names):
 
 def _cleaned_md(journal, skipped):
     "What was removed and relabelled, and why"
-    d = _history(journal)
-    done = d[(d.state=='applied')&~d.undone.astype(bool)]
-    gone,new = done[done.action=='remove'],done[done.action=='relabel']
-    rows = _sum_up(gone, ['removed']*len(gone))+_sum_up(new, [f'{a or "?"} → {b}' for a,b in zip(new.was.fillna(''), new.label)])
+    done = _outcome(_history(journal))
+    gone,new = done[done.action=='remove'],done[(done.action=='relabel')&(done.was!=done.label)]
+    rows = _sum_up(gone, ['removed']*len(gone))+_sum_up(new, [f'{a} → {b}' if a else f'label changed to {b}' for a,b in zip(new.was, new.label)])
     out = [_md_table(['what','why','pictures'], rows) if rows else 'No picture was removed or given another label with this program.']
     if len(kept:=done[done.action=='keep']): out.append(f'{len(kept):,} that a check had questioned were looked at and kept.')
     if len(skipped): out += ['Never taken in:', _md_table(['why','files'], [[r,int(n)] for r,n in skipped.reason.value_counts().items()])]
     return '\n\n'.join(out)
 
-# %% ../nbs/18_datacard.ipynb #ddbe438f
+# %% ../nbs/18_datacard.ipynb #9408479f
 def _problems_md(report, recs, unknown, journal):
     "Known problems, as a list"
     out = [str(o) for o in report.warnings]
@@ -121,10 +131,10 @@ def _problems_md(report, recs, unknown, journal):
     if not report.issues: out.append('It was not checked for blurred, double or wrong pictures.')
     out += [f"{o.get('title') or o['name']}: {o['problems']}." for o in recs if o.get('problems')]
     out += [f"It is not known where the pictures of '{o}' come from, or on what terms." for o in unknown]
-    if n:=int((_history(journal).state=='pending').sum()): out.append(f'{n:,} decisions about pictures are written down and not yet applied.')
+    if n:=_n_pending(journal): out.append(f'{n:,} decisions about pictures are written down and not yet applied.')
     return '\n'.join(f'- {_cell(o)}' for o in out) or 'None known.'
 
-# %% ../nbs/18_datacard.ipynb #c735ce8f
+# %% ../nbs/18_datacard.ipynb #6e873968
 _HAND = dict(
     why=('Why it was made', '*Not stated yet: for what, by whom, with whose money.*'),
     consent=('Were the people in it asked?', '*Not stated yet: who was asked and how, and what becomes of a picture if someone no longer agrees.*'),
@@ -142,7 +152,7 @@ def keep_hand(
     mine = {m[2]:m[3] for m in re.finditer(_BLOCK, old, re.S)}
     return re.sub(_BLOCK, lambda m: m[1]+mine.get(m[2], m[3])+m[4], text, flags=re.S)
 
-# %% ../nbs/18_datacard.ipynb #acf1e486
+# %% ../nbs/18_datacard.ipynb #2ee6a080
 _LABELS_MD = """`male` and `female` say how a person in a picture looks to whoever or whatever labelled it. `neither` says that a picture shows no face that can be labelled so: a wall, a dog, a drawing. \
 No label says who a person is, and `neither` never means a person's identity. People whom two labels do not fit are in it under one of them, or not at all."""
 _USES_MD = """It is for learning how a classifier is built and where it fails. It is **not** for decisions about people, for finding out who someone is, or for counting people who have not agreed to it. \
@@ -182,7 +192,7 @@ def _read_sources(root, state=None):
     except ImportError: return []
     return read_sources(root, state)
 
-# %% ../nbs/18_datacard.ipynb #e9c74e48
+# %% ../nbs/18_datacard.ipynb #f161718a
 def write_card(
     text:str, # From `data_card`
     fn, # File to write, .md
