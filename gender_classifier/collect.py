@@ -126,14 +126,14 @@ def find_source(
     hint = f'did you mean {near[0]}?' if near else f'give one of {", ".join(SOURCES)}, kaggle:OWNER/NAME, an address, a folder or a zip'
     raise CollectError(f"there is no source '{s}': {hint}")
 
-# %% ../nbs/13_collect.ipynb #9a39e880
+# %% ../nbs/13_collect.ipynb #6e90ddf4
 def describe(
     source, # A `Source`, or what `find_source` takes
 )->str:
     "What one should know before it starts, in a few lines"
     o = source if isinstance(source, Source) else find_source(source)
     n = f': {o.pictures:,} pictures' if o.pictures else ''
-    size = f', about {_bytes(o.size)} to download' if o.size else ''
+    size = f', about {_bytes(o.size)} to download' if o.size else ', of a size that is not known before it starts' if o.kind=='kaggle' else ''
     lines = [f'{o.title}{n}{size}', f'licence: {o.licence}', f'terms: {o.terms}', o.labels and f'labels: {o.labels}', o.problems and f'known problems: {o.problems}', o.home and f'more: {o.home}']
     return '\n'.join(filter(None, lines))
 
@@ -797,7 +797,7 @@ def get_lfw(job):
     take_archive(fns[0], job.q)
     return dict(files=_facts([_LFW], fns))
 
-# %% ../nbs/13_collect.ipynb #77c9271a
+# %% ../nbs/13_collect.ipynb #81204f2f
 @contextmanager
 def _env(**kw):
     "Variables of the environment, for a while"
@@ -807,14 +807,16 @@ def _env(**kw):
     finally:
         for k,v in old.items(): os.environ.pop(k) if v is None else os.environ.__setitem__(k, v)
 
-def _kaggle_fault(e):
+def _kaggle_fault(e, cache):
     "A fault of kagglehub as `_Again`, or as a sentence"
     rq = _need('requests')
     r = getattr(e, 'response', None)
     if r is not None and r.status_code in (401,403,404): return Unreachable('Kaggle does not have this data set, or only for those who sign in: put your API token into ~/.kaggle/kaggle.json (kaggle.com, Settings, API)')
     if r is not None: return _Again(f'answers with status {r.status_code}', _retry_after(r.headers))
     if isinstance(e, (rq.RequestException, ConnectionError, TimeoutError)): return _Again(_OFF if 'Max retries' in str(e) or 'resolve' in str(e) else 'broke off')
-    if type(e).__name__=='DataCorruptionError': return _Again('sent a damaged file')
+    if type(e).__name__ in ('DataCorruptionError','BadZipFile','ReadError','EOFError','AttributeError') or 'archive type' in str(e): # AttributeError: it resumes without a hash to go on with
+        shutil.rmtree(cache, ignore_errors=True)
+        return _Again('sent a damaged file, or a web page')
     if type(e).__name__=='UnauthenticatedError': return Unreachable('Kaggle wants a login: put your API token into ~/.kaggle/kaggle.json (kaggle.com, Settings, API)')
     return Unreachable(f'kagglehub failed ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""})')
 
@@ -826,8 +828,8 @@ def get_kaggle(job, handle):
             try: return hub.dataset_download(handle)
             except OSError as e:
                 if e.errno==28: raise _disk(e, cache) from None
-                raise _kaggle_fault(e) from None
-            except Exception as e: raise _kaggle_fault(e) from None
+                raise _kaggle_fault(e, cache) from None
+            except Exception as e: raise _kaggle_fault(e, cache) from None
     d = Path(_patient(_ask, 'Kaggle', 4))
     take_folder(d, job.q)
     return dict(version=d.name if d.name.isdecimal() else '')
