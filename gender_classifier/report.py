@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ISSUES', 'REPORT_SCHEMA', 'GROUP_TITLES', 'group_columns', 'group_counts', 'BalanceWarning', 'Balance', 'balance',
-           'IssueText', 'issue_text', 'Report', 'make_report', 'write_text', 'thumbs']
+           'IssueText', 'issue_text', 'Report', 'make_report', 'write_text', 'compare_reports', 'thumbs']
 
 # %% ../nbs/16_report.ipynb #3aa3b82a
 import html, json, os
@@ -127,7 +127,17 @@ def _warn_skew(counts, by):
         what = _EFFECT[by].format(rare=rare, more=more, help=_HELP)
         yield BalanceWarning(_KIND[by], by, ', '.join(r.group for r in found), f'There are few {rare} among the faces {_WHERE[by].format(each)}; in all of the set {all_[lbl]:,} of {all_[LABELS].sum():,}. So {what}')
 
-# %% ../nbs/16_report.ipynb #e759fa95
+# %% ../nbs/16_report.ipynb #a0d6e9de
+def _warn_sides(counts, min_n=30):
+    "Sides of the split with few pictures of a label of which there are enough in all"
+    all_ = counts.iloc[0]
+    for _,r in counts[(counts.by=='split')&counts.group.isin(['train','valid','test'])].iterrows():
+        few = [o for o in LABELS if r[o]<min_n and all_[o]>=_FEW]
+        if not few: continue
+        what = 'it is hardly learned from' if r.group=='train' else 'a figure from so few says next to nothing'
+        yield BalanceWarning('split', 'split', r.group, f"Only {' and '.join(f'{r[o]:,} pictures of {_WORDS[o]}' for o in few)} are in '{r.group}': {what}. Split again, stratified, or in other shares (see 27_splits).")
+
+# %% ../nbs/16_report.ipynb #db3c7c87
 def _names(rows): return ', '.join(f'{r.group} ({r.pictures:,})' for r in rows.itertuples())
 
 def _known(counts, by):
@@ -148,7 +158,7 @@ def _warn_size(counts, by, min_n=30):
     for r in top.itertuples() if by=='race' and len(rows)>1 else ():
         if r.pictures>.6*total: yield BalanceWarning('size', by, r.group, f"{_of(r.pictures, total).capitalize()} of known race are '{r.group}': a figure for all of the set is a figure for them, and the others will be told apart less well. Measure by group (see 30_evaluate), and {_HELP} by race.")
 
-# %% ../nbs/16_report.ipynb #e8a76e1e
+# %% ../nbs/16_report.ipynb #376e9311
 _SERVES = dict(age_band=('Age','children and the old'), race=('Race','people of every colour of skin'))
 
 def _warn_unknown(df, counts):
@@ -171,7 +181,7 @@ def _warn_people(df, share=.05):
     if len(n) and n.iloc[0]>=max(10, share*len(df)):
         yield BalanceWarning('person', 'person', '', f'One person is on {_of(n.iloc[0], len(df), "pictures")}: the model learns that face by heart. Keep a few of them; pictures of one person are kept on one side of the split.')
 
-# %% ../nbs/16_report.ipynb #cfcf6de6
+# %% ../nbs/16_report.ipynb #b7fc01bd
 class Balance(NamedTuple):
     "Counts, and what they will lead to"
     table:pd.DataFrame # From `group_counts`
@@ -187,10 +197,10 @@ def balance(
     n = counts.iloc[0]
     ws = [*_warn_missing(n), *_warn_labels(n)]
     if n[LABELS].min()>0: ws += [o for by in ('source','split','age_band','race') for o in _warn_skew(counts, by)]
-    ws += [*_warn_neither(counts), *(o for by in ('age_band','race') for o in _warn_size(counts, by, min_n))]
+    ws += [*_warn_sides(counts, min_n), *_warn_neither(counts), *(o for by in ('age_band','race') for o in _warn_size(counts, by, min_n))]
     return Balance(counts, ws+[*_warn_unknown(df, counts), *_warn_people(df)])
 
-# %% ../nbs/16_report.ipynb #26636565
+# %% ../nbs/16_report.ipynb #79641fb6
 class IssueText(NamedTuple):
     "How an issue is spoken of"
     title:str # What it is, in a few words
@@ -221,7 +231,7 @@ def issue_text(
     "How an issue is spoken of, also one that is not in `ISSUES`"
     return ISSUES.get(issue) or IssueText(issue.replace('_', ' ').capitalize(), '', 'Look at it.')
 
-# %% ../nbs/16_report.ipynb #d8062c1f
+# %% ../nbs/16_report.ipynb #3cb58234
 @dataclass(repr=False)
 class Report:
     "What a check found in a data set"
@@ -234,7 +244,7 @@ class Report:
     root:str='' # The folder of the data set
     time:str='' # When the report was made, UTC
 
-# %% ../nbs/16_report.ipynb #4551e3c3
+# %% ../nbs/16_report.ipynb #bfde242a
 @patch(as_prop=True)
 def issues(self:Report)->list:
     "The issues that were looked for"
@@ -263,7 +273,7 @@ def files(self:Report,
     d = self.df[self.df[f'is_{issue}_issue'].astype(bool)]
     return d.sort_values(f'{issue}_score', kind='stable') if f'{issue}_score' in d else d
 
-# %% ../nbs/16_report.ipynb #ffcc883d
+# %% ../nbs/16_report.ipynb #7e1c90d1
 _PAIRS = dict(a=str, b=str, kind=str, score=float, cross_split=bool, cross_label=bool)
 
 def _pairs(pairs):
@@ -299,7 +309,7 @@ def make_report(
     return Report(name or Path(os.path.abspath(root)).name, full, _pairs(getattr(issues, 'pairs', None)), *balance(df, min_n),
         skipped, str(root), datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/16_report.ipynb #22173d22
+# %% ../nbs/16_report.ipynb #8fa83998
 def _n(n, what='picture'): return f'{n:,} {what}{"" if n==1 else "s"}'
 
 def _share(p): return 'none' if p==0 else 'under 1 %' if p<.01 else f'{100*p:.0f} %'
@@ -324,7 +334,7 @@ def __str__(self:Report):
     if len(self.skipped): out += ['', 'Left out:', *(f'{n:>9,}  {r}' for r,n in self.skipped.reason.value_counts().head(10).items())]
     return '\n'.join(out+(['', 'What will go wrong:', *(f'- {o}' for o in self.warnings)] if self.warnings else []))
 
-# %% ../nbs/16_report.ipynb #e70f7091
+# %% ../nbs/16_report.ipynb #2f460816
 def _obj(**props): return dict(type='object', required=[*props], properties=props, additionalProperties=False)
 def _list(items): return dict(type='array', items=items)
 def _is(kind, text): return dict(type=kind, description=text)
@@ -341,7 +351,7 @@ REPORT_SCHEMA = {'$schema':'https://json-schema.org/draft/2020-12/schema', 'titl
     warnings=_list(_obj(kind=_is('string', 'See `BalanceWarning`'), by=_is('string', 'Grouping'), group=_is('string', 'Group'), text=_is('string', 'For a person'))),
     left_out=_list(_obj(file=_is('string', 'A file or folder'), reason=_is('string', 'Why it is not in the table'))))
 
-# %% ../nbs/16_report.ipynb #2dde6085
+# %% ../nbs/16_report.ipynb #ba3fc32b
 @patch
 def rel(self:Report,
     fn, # A file
@@ -375,7 +385,7 @@ def to_dict(self:Report)->dict: # As `REPORT_SCHEMA` says
         pairs=[dict(o, a=self.rel(o['a']), b=self.rel(o['b']), score=_num(o['score'])) for o in self.pairs.to_dict('records')],
         balance=counts, warnings=[o._asdict() for o in self.warnings], left_out=[dict(file=self.rel(o.fn), reason=o.reason) for o in self.skipped.itertuples()])
 
-# %% ../nbs/16_report.ipynb #c6f760ce
+# %% ../nbs/16_report.ipynb #489bfeed
 def write_text(
     fn, # File to write
     text:str,
@@ -400,7 +410,28 @@ def to_json(self:Report,
     "Write the report for a program, as `REPORT_SCHEMA` says"
     return write_text(fn, json.dumps(self.to_dict(), indent=1, default=lambda o: o.item())+'\n', ['.json'])
 
-# %% ../nbs/16_report.ipynb #a23dd64e
+# %% ../nbs/16_report.ipynb #6b8fb249
+def _plain(report):
+    "A `Report`, a JSON file or what was in it, as a dict; raises `ValueError`"
+    if isinstance(report, Report): return report.to_dict()
+    if isinstance(report, dict): return report
+    try: d = json.loads(Path(report).read_text(encoding='utf-8'))
+    except OSError as e: raise ValueError(f'{report} cannot be read: {e.strerror}') from None
+    except ValueError: d = None
+    if not isinstance(d, dict) or d.get('version')!=1 or 'issues' not in d: raise ValueError(f'{report} is no report that this program wrote: make it again')
+    return d
+
+def compare_reports(
+    before, # `Report`, or its JSON
+    after, # The same, later
+)->pd.DataFrame: # Index issue; title, before, after (pictures; missing where it was not looked for), change
+    "What became of each issue, and of the number of pictures"
+    a,b = ({'pictures':('Pictures', d['pictures'])}|{o['issue']:(o['title'],o['pictures']) for o in d['issues']} for d in map(_plain, (before,after)))
+    rows = {o:[(b.get(o) or a[o])[0], *(x[o][1] if o in x else pd.NA for x in (a,b))] for o in [*a, *(o for o in b if o not in a)]}
+    res = pd.DataFrame.from_dict(rows, orient='index', columns=['title','before','after']).astype({'before':'Int64','after':'Int64'})
+    return res.assign(change=res.after-res.before).rename_axis('issue')
+
+# %% ../nbs/16_report.ipynb #3fee28ca
 _CSS = """.gc-report{font:1rem/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:70rem;margin:0 auto;padding:0 1rem 3rem;overflow-wrap:anywhere}
 .gc-report :is(h1,h2,h3){line-height:1.2;color:#1a1a1a} .gc-report h2{margin:2.5rem 0 .5rem;border-bottom:2px solid #1a1a1a}
 .gc-report h3{display:inline;font-size:1.1rem} .gc-report a{color:#0b57a4} .gc-report :focus-visible{outline:3px solid #0b57a4;outline-offset:2px}
@@ -422,11 +453,11 @@ def _e(s): return html.escape(str(s))
 _PRIVATE = 'This page holds small copies of the pictures it is about. If these show people, treat it as you treat the pictures: do not put it online, and do not pass it on without asking them.'
 _LOOK = 'A program found these. Some are fine: look before you remove.'
 
-# %% ../nbs/16_report.ipynb #e9a58316
+# %% ../nbs/16_report.ipynb #23dd3f09
 @patch
 def _issue_table(self:Report, links=False):
     "What was found, as a table"
-    def _name(o, r): return f'<a href="#{_e(o)}">{_e(r.title)}</a>' if links and r.pictures else _e(r.title)
+    def _name(o, r): return f'<a href="#issue-{_e(o)}">{_e(r.title)}</a>' if links and r.pictures else _e(r.title)
     rows = ''.join(f'<tr><th scope="row">{_name(o, r)}</th><td class="gc-num">{r.pictures:,}</td><td class="gc-num">{_share(r.share)}</td></tr>' for o,r in self.table.iterrows())
     if not rows: return '<p>The pictures were not checked for issues.</p>'
     return f'<table><thead><tr><th scope="col">Issue</th><th scope="col" class="gc-num">Pictures</th><th scope="col" class="gc-num">Share</th></tr></thead><tbody>{rows}</tbody></table>'
@@ -441,7 +472,7 @@ def _warning_list(self:Report):
 def _repr_html_(self:Report):
     return f'<style>{_CSS}</style><div class="gc-report"><p><b>{_e(self.name)}</b>: {_e(self.headline())}.</p>{self._issue_table()}<p><b>What will go wrong</b></p>{self._warning_list()}</div>'
 
-# %% ../nbs/16_report.ipynb #8a5c6ec3
+# %% ../nbs/16_report.ipynb #901e5b52
 def _thumb(fn, size):
     "One picture, small, as HTML"
     try: return img_html(shrink(open_image(fn), size), '', quality=80)
@@ -455,7 +486,7 @@ def thumbs(
     fns = list(dict.fromkeys(map(str, fns)))
     with ThreadPoolExecutor(n_cpus()) as ex: return dict(zip(fns, ex.map(lambda o: _thumb(o, size), fns)))
 
-# %% ../nbs/16_report.ipynb #434a7e8f
+# %% ../nbs/16_report.ipynb #0e6e5422
 @patch
 def _figure(self:Report, fn, pics, row=None, issue=None):
     "One picture with its name and label"
@@ -477,7 +508,7 @@ def _shown(self:Report, issue, n):
     files = self.files(issue)
     return pairs[:n],files[~files.fn.isin({*pairs.a, *pairs.b})][:n]
 
-# %% ../nbs/16_report.ipynb #d629b5bf
+# %% ../nbs/16_report.ipynb #acd354ad
 @patch
 def _pair_items(self:Report, pairs, rows, pics):
     "Pairs side by side"
@@ -493,7 +524,7 @@ def _issue_html(self:Report, issue, n, rows, pics):
     if len(files): body += f'<ul class="gc-pics">{"".join(f"<li>{self._figure(o, pics, rows.get(o), issue)}</li>" for o in files.fn)}</ul>'
     shown = len({*pairs.a, *pairs.b, *files.fn})
     more = f'<p>{shown:,} of {k:,} are shown{", the worst" if f"{issue}_score" in self.df else ""}. All of them are in the JSON.</p>' if shown<k else ''
-    return f'<details open id="{_e(issue)}"><summary><h3>{_e(t.title)}: {_n(k)}</h3></summary><p>{_e(t.why)} <b>{_e(t.todo)}</b></p>{more}{body}</details>'
+    return f'<details open id="issue-{_e(issue)}"><summary><h3>{_e(t.title)}: {_n(k)}</h3></summary><p>{_e(t.why)} <b>{_e(t.todo)}</b></p>{more}{body}</details>'
 
 @patch
 def _issues_html(self:Report, n, size):
@@ -505,7 +536,7 @@ def _issues_html(self:Report, n, size):
     pics = thumbs(sorted(fns), size)
     return ''.join(self._issue_html(o, n, rows, pics) for o in names)
 
-# %% ../nbs/16_report.ipynb #46989685
+# %% ../nbs/16_report.ipynb #7e91ed7c
 GROUP_TITLES = dict(all='All pictures', source='By source', split='By side of the split', age_band='Faces by age', race='Faces by race')
 
 def _bar(row, cols):
@@ -528,7 +559,7 @@ def _balance_html(self:Report):
     key = ''.join(f'<span class="gc-key" style="background:{COLOURS.get(o, "#222")}"></span>{_e(o)}' for o in cols)
     return f'<p>{key}</p>'+''.join(_counts_html(d, by, cols) for by,d in self.balance.groupby('by', sort=False))
 
-# %% ../nbs/16_report.ipynb #0bc39ae3
+# %% ../nbs/16_report.ipynb #8d01888d
 @patch
 def _left_out_html(self:Report, n=20):
     "What is not in the table, and why"
@@ -545,7 +576,7 @@ def _page(self:Report, n, size):
     nav = ''.join(f'<li><a href="#{k}">{t}</a></li>' for k,(t,_) in parts.items())
     main = ''.join(f'<section aria-labelledby="{k}"><h2 id="{k}">{t}</h2>{b}</section>' for k,(t,b) in parts.items())
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex"><meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>Data report: {_e(self.name)}</title><style>body{{margin:0;background:#fff}}{_CSS}</style></head><body><div class="gc-report"><a class="gc-skip" href="#main">To the report</a><header><h1>Data report: {_e(self.name)}</h1><p>{_e(self.headline())}. Made {_e(self.time[:16].replace("T", " "))} UTC.</p><p class="gc-private">{_PRIVATE}</p></header><nav aria-label="Parts of this page"><ul>{nav}</ul></nav><main id="main">{main}</main></div></body></html>\n'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>Data report: {_e(self.name)}</title><style>:root{{color-scheme:light}}body{{margin:0;background:#fff}}{_CSS}</style></head><body><div class="gc-report"><a class="gc-skip" href="#main">To the report</a><header><h1>Data report: {_e(self.name)}</h1><p>{_e(self.headline())}. Made {_e(self.time[:16].replace("T", " "))} UTC.</p><p class="gc-private">{_PRIVATE}</p></header><nav aria-label="Parts of this page"><ul>{nav}</ul></nav><main id="main">{main}</main></div></body></html>\n'
 
 @patch
 def to_html(self:Report,

@@ -57,10 +57,10 @@ def test_keyboard_alone(page):
     page.locator('nav a', has_text='Counts').focus()
     page.keyboard.press('Enter')
     assert page.url.endswith('#counts')
-    block = page.locator('#blurry')
-    page.locator('#blurry summary').focus()
+    block = page.locator('#issue-blurry')
+    page.locator('#issue-blurry summary').focus()
     page.keyboard.press('Enter')
-    assert not block.evaluate('o => o.open') and not page.locator('#blurry img').is_visible()
+    assert not block.evaluate('o => o.open') and not page.locator('#issue-blurry img').is_visible()
     page.keyboard.press('Enter')
     assert block.evaluate('o => o.open')
 
