@@ -1,0 +1,174 @@
+"The commands of `gender_classifier data` as a person or a script meets them, from a pile of pictures to a divided data set"
+import csv, json, os, shutil, signal, subprocess, sys, time
+from pathlib import Path
+import pytest
+from PIL import Image
+for o in ('pandas', 'filelock', 'fastai', 'cleanvision'): pytest.importorskip(o, reason=f'the package {o}, which data commands need, is not installed')
+from gender_classifier.cli import main
+from gender_classifier.core import sha256
+from gender_classifier.synth import make_messy, synth_face, synth_faces
+
+code = 'import sys; from gender_classifier.cli import main; sys.exit(main())'
+
+@pytest.fixture
+def call(capfd):
+    "Exit status, standard output and standard error of `gender_classifier data …`, in this process"
+    def _call(*args):
+        capfd.readouterr()
+        try: rc = main(['data', *map(str, args)])
+        except SystemExit as e: rc = e.code
+        out, err = capfd.readouterr()
+        assert 'Traceback' not in out+err, out+err
+        return rc, out, err
+    return _call
+
+@pytest.fixture(scope='module')
+def messy(tmp_path_factory):
+    "A data set with planted problems, and the truth about it"
+    path = tmp_path_factory.mktemp('data')/'messy'
+    return path, make_messy(path, n=60, size=96)
+
+@pytest.fixture
+def mine(messy, tmp_path):
+    "A copy of it that a test may change"
+    shutil.copytree(messy[0], tmp_path/'mine', ignore=shutil.ignore_patterns('.gender_classifier'))
+    return tmp_path/'mine'
+
+def files(path): return {o.relative_to(path).as_posix(): (sha256(o), o.stat().st_mtime_ns) for o in path.rglob('*.*') if o.is_file() and '.gender_classifier' not in o.parts}
+
+def names(truth, issue): return {Path(o).name for o in truth.fn[truth.issue == issue]}
+
+def test_help_of_each(call):
+    for args in ([], *([o] for o in 'get check apply undo history card crop split'.split())):
+        rc, out, err = call(*args, '--help')
+        assert (rc, err) == (0, '') and 'usage: gender_classifier data' in out
+
+def test_help_loads_nothing_heavy(tmp_path):
+    heavy = ['torch', 'fastai', 'pandas', 'sklearn', 'cv2', 'numpy']
+    c = f'import sys\nfrom gender_classifier.cli import parser\nparser()\nprint([o for o in {heavy!r} if o in sys.modules])'
+    p = subprocess.run([sys.executable, '-c', c], capture_output=True, text=True, cwd=tmp_path)
+    assert p.stdout.strip() == '[]', p.stdout+p.stderr
+
+def test_check_says_what_is_wrong(call, messy, tmp_path):
+    path, truth = messy
+    rc, out, err = call('check', path, '--json', tmp_path/'r.json', '--csv', tmp_path/'r.csv', '--html', tmp_path/'r.html')
+    assert rc == 0, err
+    found = {o['issue']: {Path(f['file']).name for f in o['files']} for o in json.loads((tmp_path/'r.json').read_text())['issues']}
+    for o in ('unreadable', 'exact_duplicates', 'dark', 'tiny'): assert names(truth, o) <= found[o], o
+    assert len(list(csv.DictReader(open(tmp_path/'r.csv')))) == len(truth)
+    assert '<img' in (tmp_path/'r.html').read_text() and 'http://' not in (tmp_path/'r.html').read_text().replace('http://www.w3.org', '')
+    assert 'Written' in out
+
+def test_check_changes_nothing_but_its_folder(call, mine):
+    before = files(mine)
+    assert call('check', mine)[0] == 0
+    assert files(mine) == before and (mine/'.gender_classifier').is_dir()
+
+def test_state_elsewhere(call, mine, tmp_path):
+    (tmp_path/'known').mkdir()
+    assert call('check', mine, '--state', tmp_path/'known', '--remove', 'unreadable')[0] == 0
+    rc, out, err = call('apply', mine, '--state', tmp_path/'known')
+    assert rc == 0 and not (mine/'.gender_classifier').exists()
+    assert call('undo', mine, '--state', tmp_path/'known')[0] == 0
+
+def test_remove_apply_undo(call, mine, messy):
+    truth, before = messy[1], files(mine)
+    rc, out, err = call('check', mine, '--remove', 'unreadable', '--remove', 'exact_duplicates')
+    assert rc == 0 and 'Nothing is moved yet' in out and files(mine) == before
+    rc, out, err = call('apply', mine, '--dry-run')
+    assert rc == 0 and 'remove' in out and files(mine) == before
+    rc, out, err = call('apply', mine)
+    gone = {Path(o).name for o in before}-{Path(o).name for o in files(mine)}
+    assert rc == 0 and names(truth, 'unreadable') <= gone and len(gone) == len(names(truth, 'unreadable'))+len(names(truth, 'exact_duplicates'))
+    assert 'removed' in call('history', mine)[1]
+    assert call('undo', mine)[0] == 0
+    assert files(mine) == before
+
+def test_nothing_to_do_is_no_error(call, mine):
+    before = files(mine)
+    for args in (['apply', mine], ['undo', mine], ['undo', mine, '--all'], ['history', mine]): assert call(*args)[0] == 0, args
+    assert files(mine) == before
+
+def test_labels_are_used_by_what_comes_after(call, mine, tmp_path):
+    from gender_classifier.clean import Journal
+    fn = next((mine/'train/male').glob('*.jpg'))
+    Journal(mine).relabel(str(fn), 'female')
+    assert call('apply', mine)[0] == 0 and fn.exists()
+    assert call('split', mine, '--csv', tmp_path/'s.csv')[0] == 0
+    row = [o for o in csv.DictReader(open(tmp_path/'s.csv')) if o['fn'] == fn.relative_to(mine).as_posix()]
+    assert not row or row[0]['labels'] == 'female'
+    assert call('crop', mine, tmp_path/'crops', '--none', 'whole')[0] in (0, 1)
+    assert list((tmp_path/'crops/train/female').glob(f'{fn.stem}-*'))
+
+def test_get_twice_is_harmless(call, tmp_path):
+    synth_faces(tmp_path/'down', 5, ['female'], size=64)
+    for i in range(2):
+        rc, out, err = call('get', tmp_path/'down/female', tmp_path/'mine', '--label', 'female')
+        assert rc == 0 and len(list((tmp_path/'mine').rglob('*.jpg'))) == 5, out+err
+
+def test_get_list_says_licence_and_terms(call):
+    rc, out, err = call('get', '--list')
+    assert rc == 0 and all(o in out for o in ('fairface', 'utkface', 'celeba', 'lfw', 'licence:', 'terms:'))
+
+def test_test_set_stays(call, tmp_path):
+    synth_faces(tmp_path/'d', 20, size=64)
+    def test_set(): return {o['fn'] for o in csv.DictReader(open(tmp_path/'s.csv')) if o['split'] == 'test'}
+    assert call('split', tmp_path/'d', '--csv', tmp_path/'s.csv')[0] == 0
+    first = test_set()
+    synth_faces(tmp_path/'more', 10, seed=5, size=64)
+    for o in (tmp_path/'more').glob('*/*.jpg'): o.rename(tmp_path/'d'/o.parent.name/f'x_{o.name}')
+    one = sorted(first)[0]
+    Image.open(tmp_path/'d'/one).resize((56, 56)).save(tmp_path/'d/male/late_copy.jpg')
+    rc, out, err = call('split', tmp_path/'d', '--csv', tmp_path/'s.csv')
+    assert rc == 0 and test_set() == first and 'there already' in out
+    assert 'late_copy.jpg' in err and 'late_copy' not in (tmp_path/'s.csv').read_text()
+
+def test_train_leaves_the_test_set_alone(tmp_path):
+    from argparse import Namespace
+    from gender_classifier.cli import _read_data
+    synth_faces(tmp_path/'d', 20, size=64)
+    assert main(['data', 'split', str(tmp_path/'d')]) == 0
+    args = Namespace(data=[str(tmp_path/'d')], neither=[], size=64, cache=str(tmp_path/'c'), threads=1, valid=.2, seed=1)
+    df = _read_data(args)
+    known = json.loads((tmp_path/'d/.gender_classifier/test_set.json').read_text())['pictures']
+    assert {Path(o).relative_to(tmp_path/'d').as_posix() for o in df.fn[df.split == 'test']} == set(known.values())
+
+def test_card_keeps_what_a_person_wrote(call, mine):
+    assert call('card', mine, '--quick')[0] == 0
+    text = (mine/'DATACARD.md').read_text()
+    i = text.index('<!-- by hand: consent -->')+len('<!-- by hand: consent -->\n')
+    (mine/'DATACARD.md').write_text(text[:i]+'Everybody was asked.\n'+text[i:])
+    assert call('card', mine, '--quick')[0] == 0
+    assert 'Everybody was asked.' in (mine/'DATACARD.md').read_text()
+    (mine/'README.md').write_text('my own words')
+    rc, out, err = call('card', mine, '--quick', '--out', mine/'README.md')
+    assert rc == 2 and (mine/'README.md').read_text() == 'my own words'
+
+def test_refusals(call, mine, tmp_path):
+    (tmp_path/'empty').mkdir()
+    for args, says in [(['check', tmp_path/'nowhere'], 'is not there'), (['check', tmp_path/'empty'], 'holds no pictures'), (['check', mine, '--html', 'x.txt'], 'does not end in .html'),
+            (['check', mine, '--json', tmp_path/'no/r.json'], 'there is no folder'), (['undo', mine, '-n', '0'], 'less than 1'), (['crop', mine, mine/'faces'], 'give a folder elsewhere'),
+            (['crop', mine, tmp_path/'f', '--many', 'all'], 'invalid choice'), (['split', mine, '--test', '.7', '--valid', '.4'], 'leave nothing to train on'),
+            (['apply', tmp_path/'nowhere'], 'is not there'), (['get', tmp_path/'nowhere'], 'nowhere'), ([], 'required: COMMAND')]:
+        rc, out, err = call(*args)
+        assert rc == 2 and says in err, (args, err)
+
+def test_read_only_says_what_to_do(call, mine, tmp_path):
+    if os.getuid() == 0: pytest.skip('root may write anywhere')
+    mine.chmod(0o500)
+    try: rc, out, err = call('check', mine)
+    finally: mine.chmod(0o700)
+    assert rc == 2 and '--state' in err
+
+def test_a_check_that_is_killed_goes_on(mine):
+    "Ctrl-C is quiet, and the next run gives the same as one that was never stopped"
+    p = subprocess.Popen([sys.executable, '-c', code, 'data', 'check', str(mine)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    until = time.monotonic()+60
+    while not (mine/'.gender_classifier').exists() and p.poll() is None and time.monotonic() < until: time.sleep(.02)
+    p.kill()
+    p.communicate()
+    runs = [subprocess.run([sys.executable, '-c', code, 'data', 'check', str(mine), '--json', str(mine.parent/f'{i}.json')], capture_output=True, text=True) for i in range(2)]
+    assert [o.returncode for o in runs] == [0, 0], runs[0].stderr
+    a, b = (json.loads((mine.parent/f'{i}.json').read_text())['issues'] for i in range(2))
+    assert a == b
