@@ -190,15 +190,16 @@ def predictions(
     if _many(probs): pred,prob = pred.where(prob>=.5, 'neither'),prob.where(prob>=.5, 1-prob)
     return pd.DataFrame(dict(pred=pred, prob=prob), dtype=object).reindex(probs.index).assign(pred=lambda o: o.pred.fillna(''), prob=lambda o: o.prob.astype(float))
 
-# %% ../nbs/25_suspects.ipynb #715a3be4
+# %% ../nbs/25_suspects.ipynb #9ecfb147
 def _label_scores(labels, probs):
     "cleanlab's score of each label, 0 to 1, and whether it bets on an error"
     cl,many = _cleanlab(),_many(probs)
     codes = {o:i for i,o in enumerate(probs.columns)}
-    unknown = sorted(set(labels)-set(codes)-({'neither'} if many else set()))
+    each = labels.str.split(';') if many else labels.map(lambda o: [o]) # 'female;male' is both
+    unknown = sorted(set().union(*each)-set(codes)-({'neither'} if many else set()))
     if unknown: raise ValueError(f'no probability is given for the label {unknown[0]!r}')
     p = probs.to_numpy(float)
-    y = [[codes[o]] if o in codes else [] for o in labels] if many else labels.map(codes).to_numpy(int)
+    y = [[codes[k] for k in o if k in codes] for o in each] if many else labels.map(codes).to_numpy(int)
     mod = cl.multilabel_classification if many else cl
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -299,7 +300,7 @@ def _issue_rows(df, said, issues):
         res.append(_rows(df, said, keep, reason, score, why, rival if reason=='conflict' else copy_of if reason in ('copy','leak') else ''))
     return res
 
-# %% ../nbs/25_suspects.ipynb #e37e12d0
+# %% ../nbs/25_suspects.ipynb #0b5ea399
 def _said(df, probs, issues):
     "What a model says of each picture: the given probabilities, or those of the check"
     if probs is not None: return predictions(probs)
@@ -321,10 +322,12 @@ def queue(
     losses=None, # (n,) loss of each picture, as in `learner_table`
     review=None, # From `read_review`
     share:float=.1, # Of the losses, largest first, that are listed
+    said:pd.DataFrame=None, # What a model says of each picture, from `predictions`; by default by `probs`, else by the check
 )->pd.DataFrame: # `fn label pred prob reason score why other source split`
     "Everything worth a look, a row a picture and reason, in the order of `REASONS` and worst first; scores are 0 to 1 and low is bad"
     if not df.index.is_unique: raise ValueError('the index of the table is not unique: use df.reset_index(drop=True)')
-    res,said = [],_said(df, None if probs is None else _frame(df, probs), issues)
+    res = []
+    if probs is not None or said is None: said = _said(df, None if probs is None else _frame(df, probs), issues)
     if probs is not None:
         e = label_errors(df, probs).reindex(df.index)
         res.append(_rows(df, said, e.is_label_issue.fillna(False).astype(bool), 'label error', e.label_score, _doubt(df, said)))
