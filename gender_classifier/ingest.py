@@ -43,11 +43,15 @@ def _check(df, bad, path):
     for lbl in n[n<2].index:
         raise ValueError(f"only one picture of '{lbl or 'neither'}' in {path}: a class needs at least two, one to learn from and one to check with")
 
+def _is_text(s): return s.isascii() or s.encode('utf-8', 'replace').decode()==s
+
 def _ingested(rows, bad, path):
-    "An `Ingested` of dicts from `_row` and pairs of file and reason"
+    "An `Ingested` of dicts from `_row` and pairs of file and reason; a table cannot hold a name that is no text"
+    bad = [*bad, *((o['fn'],'its name is not in UTF-8: give it another') for o in rows if not _is_text(o['fn']))]
+    rows,bad = [o for o in rows if _is_text(o['fn'])],[(str(f).encode('utf-8', 'backslashreplace').decode(),r) for f,r in bad]
     df = pd.DataFrame(rows, columns=list(_row('','','')))
     _check(df, bad, path)
-    return Ingested(df.astype({'age':float}), pd.DataFrame([(str(f),r) for f,r in bad], columns=['fn','reason']))
+    return Ingested(df.astype({'age':float}), pd.DataFrame(bad, columns=['fn','reason']))
 
 # %% ../nbs/10_ingest.ipynb #6b029285
 def _root(path):
@@ -96,6 +100,14 @@ def _class_rows(d, split, lbl, source, person):
     def _who(fn): return m[1] if person and (m:=re.match(person, fn.stem)) else ''
     return [_row(o, lbl, source, split, person=_who(o)) for o in fns]
 
+def _with_facts(rows, root):
+    "Rows with what `crops.csv`, which `cut_faces` writes, knows of the files of these names"
+    if not (root/'crops.csv').is_file(): return rows
+    df = pd.read_csv(root/'crops.csv', dtype=str, keep_default_na=False)
+    if not {'fn','source','age','race','person'} <= set(df.columns): return rows
+    facts = {Path(o.fn).name:dict(source=o.source, age=float(o.age or 'nan'), race=o.race, person=o.person) for o in df.itertuples()}
+    return [o|facts.get(Path(o['fn']).name, {}) for o in rows]
+
 def read_folders(
     path, # Folder with a folder for each class, or with train, valid and test above them
     source:str=None, # Name of the data set; by default of the folder
@@ -111,7 +123,7 @@ def read_folders(
             rows += _class_rows(d, split, lbl, source or root.name, person)
             bad += [(o,'its suffix is not that of a picture') for o in _others(d)]
     if not rows: raise ValueError(f"{root} has no folders named 'male' and 'female': put the pictures of each class into a folder of that name")
-    return _ingested(rows, bad, root)
+    return _ingested(_with_facts(rows, root), bad, root)
 
 # %% ../nbs/10_ingest.ipynb #2c2d47ed
 def read_neither(
