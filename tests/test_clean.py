@@ -67,6 +67,11 @@ def in_child(f, *args):
     assert ok, res
     return res
 
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    "What a killed process has written is there without waiting for the disk"
+    monkeypatch.setattr(os, 'fsync', lambda fd: None)
+
 @pytest.fixture
 def data(tmp_path): return make(tmp_path/'faces')
 
@@ -136,21 +141,19 @@ def act(j, m, name, *args):
     if name == 'undo_batch' and (bs := j.batches().query('undone<removed+relabelled+kept').index.tolist()): return j.undo(batch=bs[args[0] % len(bs)])
     if name == 'undo_fn' and (fs := sorted(set(j.history().query('not undone').fn))): return j.undo(fn=fs[args[0] % len(fs)])
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(step, max_size=25))
 def test_any_sequence_comes_back(tmp_path_factory, steps):
     root = make(tmp_path_factory.mktemp('any')/'faces')
     before, df, m, j = shot(root), table(root), Model(root), Journal(root)
-    with pytest.MonkeyPatch.context() as mp:
-        mp.setattr(os, 'fsync', lambda fd: None)
-        for name, *args in steps:
-            if name == 'open': j = Journal(root)
-            else: act(j, m, name, *args)
-            m.ops = {k: v for k, v in m.ops.items() if k in set(m.ids(j, ['applied']))}
-            m.check(j, df)
-        res = j.undo(n=None)
-        j.clear()
-        assert not len(res.failed), res
+    for name, *args in steps:
+        if name == 'open': j = Journal(root)
+        else: act(j, m, name, *args)
+        m.ops = {k: v for k, v in m.ops.items() if k in set(m.ids(j, ['applied']))}
+        m.check(j, df)
+    res = j.undo(n=None)
+    j.clear()
+    assert not len(res.failed), res
     assert shot(root) == before
     pd.testing.assert_frame_equal(with_edits(df, root), df)
     assert not (root/STATE).exists() or left(root) == []
@@ -216,8 +219,9 @@ def whole(root, state, count):
     assert everything(root, state) == count
     assert not [o for o in inside(root) if o.name.startswith('.part')]
 
-@pytest.mark.parametrize('move', [False, True])
-def test_killed_while_applying(tmp_path, state, move):
+def test_killed_while_applying(tmp_path, state):
+    "At each step; beside the pictures, relabelled ones are moved too"
+    move = state is None
     root, s = fresh(tmp_path, state, 'right')
     before, count = shot(root), everything(root)
     choose(root, s)
@@ -238,8 +242,8 @@ def test_killed_while_applying(tmp_path, state, move):
         assert shot(root) == before and left(root, s) == [], k
         shutil.rmtree(root)
 
-@pytest.mark.parametrize('move', [False, True])
-def test_killed_while_undoing(tmp_path, state, move):
+def test_killed_while_undoing(tmp_path, state):
+    move = state is None
     root, s = fresh(tmp_path, state, 'right')
     before, count = shot(root), everything(root)
     choose(root, s)
@@ -261,8 +265,8 @@ def test_killed_while_undoing(tmp_path, state, move):
 
 def test_killed_while_recovering(tmp_path, state):
     "Killed, and killed again while the next run puts things right"
-    for k in (12, 17, 20, 23):
-        for k2 in range(1, 40):
+    for k in (10, 20):
+        for k2 in range(1, 60, 4):
             root, s = fresh(tmp_path, state, f'k{k}-{k2}')
             before, count = shot(root), everything(root)
             choose(root, s)
@@ -321,7 +325,7 @@ def test_killed_from_outside(tmp_path):
     code = f'from gender_classifier.clean import Journal; j = Journal({str(root)!r}); print("go", flush=True); j.apply()'
     p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
     p.stdout.readline()
-    while len(shot(root)) > 250 and p.poll() is None: pass
+    while len(os.listdir(root/'male')) > 250 and p.poll() is None: pass
     p.kill()
     p.wait()
     j = quiet(Journal, root)
