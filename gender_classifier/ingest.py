@@ -291,7 +291,7 @@ def _like_lfw(fns):
 
 def _like_utk(path):
     "Are the files of `path`, and of each folder in it, called like those of UTKFace?"
-    subs = [image_files(path, recurse=False), *(image_files(o) for o in path.iterdir() if o.is_dir())]
+    subs = [image_files(path, recurse=False), *(image_files(o) for o in path.iterdir() if o.is_dir() and not o.name.startswith('.'))]
     subs = [o for o in subs if o]
     return bool(subs) and all(_mostly(lambda o: utk_fields(o.name), fns) for fns in subs)
 
