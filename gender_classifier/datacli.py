@@ -100,7 +100,7 @@ GET_EPILOG = """Size, licence and terms are said before anything is fetched. Run
 exit status: 0 it is there, 1 it is, but something is left to do by hand, 2 it could not be had; what is said then tells what to do
 """
 
-# %% ../nbs/41_datacli.ipynb #23b44785
+# %% ../nbs/41_datacli.ipynb #8d5fb50a
 def find_all(
     data, # `Ingested`
     args, # root, state, threads, labels
@@ -128,7 +128,7 @@ def _note_removals(args, report):
     for issue in args.remove:
         fns = [o for o in _to_remove(report, issue) if o not in j.kept]
         j.remove(fns, why=issue)
-        print(f'{len(fns)} pictures are noted for removal: {issue}')
+        print(f'noted for removal, {issue}: {len(fns)}')
         n += len(fns)
     if n: print(f'Nothing is moved yet. To do it: gender_classifier data apply {args.root}')
 
@@ -170,7 +170,7 @@ Look at what was found before you remove it, on the page (--html) or in a notebo
 exit status: 0 it was checked, whatever was found, 2 it could not be, 130 ended by Ctrl-C
 """
 
-# %% ../nbs/41_datacli.ipynb #cd1edd2f
+# %% ../nbs/41_datacli.ipynb #bad91187
 def _journal(args):
     "The journal of a data set"
     need_data('pandas','filelock')
@@ -189,8 +189,9 @@ def run_apply(args):
     if args.dry_run:
         print(_table(j.pending().drop(columns='time')))
         return 0
-    rc = _say_applied(j.apply(move_labels=args.move_labels))
-    print(f'To take it back: gender_classifier data undo {args.root}')
+    res = j.apply(move_labels=args.move_labels)
+    rc = _say_applied(res)
+    if len(res.done): print(f'To take it back: gender_classifier data undo {args.root}')
     return rc
 
 def run_undo(args):
@@ -200,7 +201,7 @@ def run_undo(args):
     if args.batch: return _say_applied(j.undo(batch=args.batch))
     return _say_applied(j.undo(None if args.all else args.n))
 
-# %% ../nbs/41_datacli.ipynb #0370614f
+# %% ../nbs/41_datacli.ipynb #3fa96257
 def run_history(args):
     "Say what was chosen and done"
     j = _journal(args)
@@ -210,7 +211,7 @@ def run_history(args):
         print(f'Written: {args.csv}')
         return 0
     b,p = j.batches(),j.pending()
-    print(_table(j.history()['time batch fn action label was why state'.split()] if args.files else b) if len(b) else 'Nothing was applied yet.')
+    print(_table(j.history()['time batch fn action label was why state'.split()] if args.files else b.reset_index()) if len(b) else 'Nothing was applied yet.')
     if len(p): print(f'{len(p)} choices are not applied yet: {", ".join(f"{n} {a}" for a,n in p.action.value_counts().items())}')
     return 0
 
