@@ -107,7 +107,7 @@ class Book:
     def _done(self, e): self._end(e, 'applied', 'undone')
     def _failed(self, e): self._end(e, 'failed', 'applied')
 
-# %% ../nbs/17_clean.ipynb #273fb463
+# %% ../nbs/17_clean.ipynb #f3227826
 @patch
 def _end(self:Book, e, forth, back):
     "An operation ended: in the state `forth`, or `back` if it was being undone"
@@ -122,13 +122,12 @@ def made(self:Book, *states)->list: # dicts, oldest first
     "The changes that are made and not undone; one whose file is gone for good is 'lost'"
     return [o for o in self.ops.values() if o['state'] in (states or ('applied','undoing','lost'))]
 
+def _names(o): return {o['fn'], o['to']} if o['action']=='relabel' and o['to'] else {o['fn']}
+
 @patch
-def later(self:Book, o)->list: # dicts, oldest first
-    "Changes after `o` of the names that undoing it changes: it cannot be undone before them"
-    moves = o['action']=='relabel'
-    mine = {o['fn']} | ({o['to']} if moves else set())
-    def _hits(p): return p['fn'] in mine or (p['action']=='relabel' and p['to']==o['fn'])
-    return [p for p in self.made() if p['id']>o['id'] and p['action']!='keep' and p['state']!='lost' and _hits(p)]
+def last_of(self:Book)->dict: # name: change
+    "The last change of each name: one of those can be undone, one before it cannot"
+    return {n:o for o in self.made('applied','undoing') if o['action']!='keep' for n in _names(o)}
 
 @patch
 def unfinished(self:Book)->list: # (id, the change, is it being undone?)
@@ -469,7 +468,7 @@ def _class_path(
     if parts[i] in dirs: return ''
     return '/'.join([*parts[:i], dirs[0] if dirs else label, *parts[i+1:], name])
 
-# %% ../nbs/17_clean.ipynb #65ebe418
+# %% ../nbs/17_clean.ipynb #97a21fd5
 @patch
 def _batch(self:Journal):
     "A name for a batch: the date and time"
@@ -495,10 +494,11 @@ def _plan(self:Journal, e, batch, move_labels, taken, labels):
             to = self._free(to, taken)
             taken.add(to)
             new = [o.as_posix() for o in Path(to).parents if not (self.root/o).exists()]
+    if to: taken.add(fn) # a name that is left in this batch is not given to another picture in it
     was = e.get('was') or labels.get(fn, {}).get('label', '')
     return dict(op='begin', of=e['id'], batch=batch, action=e['op'], fn=fn, to=to, label=e.get('label', ''), was=was, why=e['why'], new=new, time=_now())
 
-# %% ../nbs/17_clean.ipynb #0a2157eb
+# %% ../nbs/17_clean.ipynb #ac345bef
 def _why(e, gone='it is not there any more'):
     "An `OSError` in plain words"
     if isinstance(e, FileNotFoundError): return gone
@@ -516,11 +516,11 @@ def _forth(self:Journal, k, o, again):
     else: os.lstat(src)
 
 @patch
-def _and_back(self:Journal, k, o, again):
+def _and_back(self:Journal, k, o, again, last):
     "Undo what the change `o` says"
     if not o['to']: return
-    later = self.book.later(o)
-    if later: raise JournalError(f'it, or another picture that took its name, was changed in {later[-1]["batch"]}: undo that first')
+    later = [last[n] for n in _names(o) if last[n]['id']>o['id']]
+    if later: raise JournalError(f'it, or another picture that took its name, was changed in {later[0]["batch"]}: undo that first')
     top = self.path if o['action']=='remove' else self.root
     move_file(top/o['to'], self.root/o['fn'], again, k)
     self._prune(top, o)
@@ -533,13 +533,13 @@ def _prune(self:Journal, top, o):
         try: os.rmdir(top/d)
         except OSError: return
 
-# %% ../nbs/17_clean.ipynb #ab54353c
+# %% ../nbs/17_clean.ipynb #2cb9bf57
 @patch
 def _carry_out(self:Journal, todo, again=False):
     "Do or undo what was written down, and write down how it ended"
-    ends = []
+    ends,last = [],self.book.last_of()
     for k,o,back in todo:
-        try: (self._and_back if back else self._forth)(k, o, again)
+        try: self._and_back(k, o, again, last) if back else self._forth(k, o, again)
         except JournalError as e: ends.append(dict(op='failed', of=k, error=str(e)))
         except OSError as e:
             gone = 'it is not in the trash any more' if back and o['action']=='remove' else 'it is not there any more'

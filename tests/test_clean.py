@@ -6,6 +6,7 @@ import pytest
 
 pd = pytest.importorskip('pandas')
 pytest.importorskip('filelock')
+from gender_classifier import clean
 from gender_classifier.clean import Journal, JournalError, read_review, with_edits
 from gender_classifier.core import STATE
 
@@ -71,6 +72,11 @@ def in_child(f, *args):
 def no_waiting(monkeypatch):
     "What a killed process has written is there without waiting for the disk"
     monkeypatch.setattr(os, 'fsync', lambda fd: None)
+
+@pytest.fixture
+def few_at_a_time(monkeypatch):
+    "Three changes for each wait for the disk, so that there are several such groups"
+    monkeypatch.setattr(clean, '_chunks', lambda xs: (xs[i:i+3] for i in range(0, len(xs), 3)))
 
 @pytest.fixture
 def data(tmp_path): return make(tmp_path/'faces')
@@ -143,7 +149,7 @@ def act(j, m, name, *args):
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(step, max_size=25))
-def test_any_sequence_comes_back(tmp_path_factory, steps):
+def test_any_sequence_comes_back(tmp_path_factory, few_at_a_time, steps):
     root = make(tmp_path_factory.mktemp('any')/'faces')
     before, df, m, j = shot(root), table(root), Model(root), Journal(root)
     for name, *args in steps:
@@ -242,7 +248,7 @@ def test_killed_while_applying(tmp_path, state):
         assert shot(root) == before and left(root, s) == [], k
         shutil.rmtree(root)
 
-def test_killed_while_undoing(tmp_path, state):
+def test_killed_while_undoing(tmp_path, state, few_at_a_time):
     move = state is None
     root, s = fresh(tmp_path, state, 'right')
     before, count = shot(root), everything(root)
@@ -263,7 +269,7 @@ def test_killed_while_undoing(tmp_path, state):
         assert [o for o in left(root, s) if o != 'trash'] == [] and not inside((s or root/STATE)/'trash'), k
         shutil.rmtree(root)
 
-def test_killed_while_recovering(tmp_path, state):
+def test_killed_while_recovering(tmp_path, state, few_at_a_time):
     "Killed, and killed again while the next run puts things right"
     for k in (10, 20):
         for k2 in range(1, 60, 4):
