@@ -200,7 +200,7 @@ def _options(self:Cleaner):
         res[o] = [['','any']]+[[k, f'{k} ({v})'] for k,v in n.items() if k] if len(n)>1 or self.view[o] else []
     return res
 
-# %% ../nbs/26_cleaner.ipynb #52d1237c
+# %% ../nbs/26_cleaner.ipynb #4bf8433a
 @patch
 def _counts(self:Cleaner):
     "How many choices wait, by kind"
@@ -222,15 +222,16 @@ def _push(self:Cleaner):
     pages = max(-(-len(self.order)//per), 1)
     self.page = min(max(self.page, 0), pages-1)
     items = [self._item(o) for o in rows.iloc[self.order[self.page*per:(self.page+1)*per]].itertuples()]
-    self._state = dict(items=items, page=self.page, pages=pages, n=len(self.order), first=self.page*per, view=dict(self.view), options=self._options(), choices=self.choices,
+    self._state = dict(items=items, page=self.page, pages=pages, n=len(self.order), first=self.page*per, view=dict(self.view), options=self.options, choices=self.choices,
         counts=self._counts(), history=self.history, move_labels=self.move_labels, trash=str(self.journal.path/'trash'))
 
-# %% ../nbs/26_cleaner.ipynb #751a6345
+# %% ../nbs/26_cleaner.ipynb #3d527d12
 @patch
 def refresh(self:Cleaner):
     "Draw up the view anew, with what the journal has by now"
     self.waiting,self.done,self.history = waiting(self.journal),carried_out(self.journal),self._batches()
     decided = {o for o,k in zip(self.fns, self.names) if k in self.waiting or k in self.done}
+    self.options = self._options()
     self.order = narrow(self.views[self.view['reason']], {o:self.view[o] for o in FILTERS}, decided, self.view['show'])
     self._push()
 

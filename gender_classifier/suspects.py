@@ -300,7 +300,7 @@ def _issue_rows(df, said, issues):
         res.append(_rows(df, said, keep, reason, score, why, rival if reason=='conflict' else copy_of if reason in ('copy','leak') else ''))
     return res
 
-# %% ../nbs/25_suspects.ipynb #0b5ea399
+# %% ../nbs/25_suspects.ipynb #24f53efb
 def _said(df, probs, issues):
     "What a model says of each picture: the given probabilities, or those of the check"
     if probs is not None: return predictions(probs)
@@ -310,10 +310,12 @@ def _said(df, probs, issues):
     return pd.DataFrame(dict(pred='', prob=np.nan), df.index)
 
 def _review_rows(review):
-    "Rows of a queue for the web app's review folder: worst where the model was surest of something else than its visitor"
-    at = [float((o or {}).get(l, 1-max((o or {}).values(), default=1))) for o,l in zip(review.get('probs', [{}]*len(review)), class_names(review.labels))]
-    said = pd.DataFrame(dict(pred=class_names(review.get('said', pd.Series('', review.index))), prob=np.nan), review.index)
-    return _rows(review, said, np.ones(len(review)), 'review folder', pd.Series(at, review.index, dtype=float), 'a visitor said so')
+    "Rows of a queue for the web app's review folder: worst where the model gave the visitor's label the least"
+    p = review[[f'p_{o}' for o in LABELS]].set_axis(LABELS, axis=1).astype(float)
+    p['neither'] = 1-p.max(axis=1)
+    at = [p.at[i,o] if o in p else np.nan for i,o in class_names(review.labels).items()]
+    said = pd.DataFrame(dict(pred=class_names(review.said), prob=p[LABELS].max(axis=1)))
+    return _rows(review, said, np.ones(len(review)), 'review folder', pd.Series(at, review.index), 'a visitor chose this label')
 
 def queue(
     df:pd.DataFrame, # From `ingest`
@@ -348,13 +350,20 @@ def _in_order(parts):
     rank = {o:i for i,o in enumerate(REASONS)}
     return res.sort_values('reason', key=lambda o: o.map(rank), kind='stable').reset_index(drop=True)
 
-# %% ../nbs/25_suspects.ipynb #ff86e51d
+# %% ../nbs/25_suspects.ipynb #6ed92d5d
 def by_picture(
     q:pd.DataFrame, # From `queue`
 )->pd.DataFrame: # The same columns, a row a picture; `reason` is like 'copy, blurred'
     "A queue with each picture once, at its worst score, with all its reasons"
     if not len(q): return q
     first = q.sort_values('score', kind='stable').drop_duplicates('fn')
-    def joined(col, sep): return first.fn.map(q[q[col]!=''].groupby('fn')[col].agg(lambda o: sep.join(dict.fromkeys(o)))).fillna('')
-    other = first.fn.map(q[q.other!=''].groupby('fn').other.first()).fillna('')
-    return first.assign(reason=joined('reason', ', '), why=joined('why', '; '), other=other).reset_index(drop=True)
+    texts = {k: first.fn.map(_joined(q, k, sep)).fillna('') for k,sep in (('reason',', '),('why','; '),('other','\n'))}
+    texts['other'] = texts['other'].str.split('\n').str[0]
+    return first.assign(**texts).reset_index(drop=True)
+
+def _joined(q, col, sep):
+    "For each picture what stands in a column of its rows, each once"
+    res = {}
+    for fn,o in zip(q.fn, q[col]):
+        if o: res.setdefault(fn, {})[o] = True
+    return {k: sep.join(v) for k,v in res.items()}

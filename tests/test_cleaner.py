@@ -7,7 +7,6 @@ from serving import kill
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed, so no test in a browser')
 for o in ('jupyterlab', 'anywidget', 'fastai'): pytest.importorskip(o)
-pytestmark = pytest.mark.timeout(600) if hasattr(pytest.mark, 'timeout') and 'pytest_timeout' in sys.modules else []
 
 SETUP = '''
 from types import SimpleNamespace
@@ -139,12 +138,11 @@ def test_choose_switch_page_apply_undo(mouse, lab):
     kept = mouse.names()[0]
 
     mouse.select('Reason', 'blurred') # other views, and back
-    mouse.where('of 2') if mouse.page.evaluate('0') else None
     mouse.select('Show', 'all')
     mouse.where('1 to 4 of 5')
     assert mouse.choices()[:2] == ['remove', 'male']
     mouse.select('Show', 'decided')
-    mouse.where('of 3' if kept.endswith('4.jpg') else 'of 2')
+    mouse.where('1 to 3 of 3')
     mouse.select('Reason', 'all pictures'); mouse.select('Show', 'all')
     mouse.where('1 to 4 of 12, page 1 of 3')
     mouse.select('Label', 'male')
@@ -231,7 +229,7 @@ def test_keyboard(keys, lab):
     assert page.evaluate('document.activeElement.dataset.value') == 'male'
 
 def test_copies_side_by_side(keys):
-    keys.select('Reason', 'copy')
+    keys.select('Reason', 'copy'); keys.select('Show', 'all')
     keys.where('1 to 1 of 1')
     keys.pictures()
     alts = keys.box.locator('img').evaluate_all('es => es.map(e => e.alt)')

@@ -51,7 +51,7 @@ class Card {
     const said = o.pred ? [' · model: ', h('b', {textContent: o.pred, className: o.pred === o.label ? '' : 'gc-cleaner-differs'}), o.prob === null ? '' : ` ${percent(o.prob)}`] : [];
     this.buttons = choices.map(c => button('', {'data-value': c.value, title: c.key && `${c.text} (${c.key})`, onclick: () => choose([o.id], this.o.choice === c.value ? '' : c.value)}));
     choices.forEach((c, i) => this.buttons[i].append(c.text, ...(c.key ? [' ', h('kbd', {textContent: c.key, 'aria-hidden': 'true'})] : [])));
-    this.back = button('bring back', {className: 'gc-cleaner-back', title: 'undo what was done (u)', onclick: () => choose([o.id], '')});
+    this.back = button('', {className: 'gc-cleaner-back', title: 'take back what was done (u)', onclick: () => choose([o.id], '')});
     const why = [o.reason, o.why, o.other_name && `other: ${o.other_name}`].filter(Boolean).join(': ');
     this.el = h('div', {className: 'gc-cleaner-card', role: 'group', tabIndex: -1, 'data-id': o.id, 'aria-roledescription': 'picture'},
       h('div', {className: 'gc-cleaner-pics'}, ...this.pics),
@@ -71,6 +71,7 @@ class Card {
     this.el.dataset.choice = o.choice;
     this.el.setAttribute('aria-label', describe(o));
     this.back.hidden = !o.done || !!o.choice;
+    put(this.back, o.done === 'remove' ? 'bring back' : 'take back');
     for (const b of this.buttons) {
       b.setAttribute('aria-pressed', String(b.dataset.value === o.choice));
       b.disabled = o.done === 'remove';
@@ -340,11 +341,11 @@ function render({model, el}) {
 
   /** Say what became of a choice; the counts are read out by no one */
   function announce(s) {
-    const now = new Map(s.items.map(o => [o.id, o]));
-    const changed = [...now.values()].filter(o => last.items?.has(o.id) && last.items.get(o.id) !== o.choice);
-    if (changed.length === 1) say(`${changed[0].name}: ${changed[0].choice || 'no choice'}.`);
-    else if (changed.length) say(`${plural(changed.length, 'picture')}: ${changed[0].choice || 'no choice'}.`);
-    last.items = new Map(s.items.map(o => [o.id, o.choice]));
+    const now = s.items.map(o => [o.id, o.choice || (o.done ? doneText(o.done) : 'no choice'), o.name]);
+    const changed = now.filter(([id, text]) => last.items?.has(id) && last.items.get(id) !== text);
+    if (changed.length === 1) say(`${changed[0][2]}: ${changed[0][1]}.`);
+    else if (changed.length) say(`${plural(changed.length, 'picture')}: ${changed[0][1]}.`);
+    last.items = new Map(now);
   }
 
   const onMsg = (msg, buffers) => {
