@@ -39,19 +39,19 @@ class Source(NamedTuple):
     problems:str='' # Known to be wrong with it
     kind:str='set' # 'set', 'kaggle', 'url' or 'path'
 
-# %% ../nbs/13_collect.ipynb #28d8d763
+# %% ../nbs/13_collect.ipynb #3119fc10
 _KAGGLE_TERMS = 'Kaggle says what its uploader may not have been able to grant: whose pictures they are is not known, so keep them to yourself'
 SOURCES = {o.name:o for o in (
     Source('fairface', 'FairFace', 'https://github.com/joojs/fairface', 'CC BY 4.0', 'name the authors (Karkkainen and Joo, WACV 2021); the photos are from Flickr, and the people in them were not asked',
         563_437_634, 97_698, 'gender, age band and race as three annotators saw them', 'the parquet files of folder 0.25 from https://huggingface.co/datasets/HuggingFaceM4/FairFace',
-        'labels are what annotators saw, not what people said of themselves; the test part of the original is not public'),
+        'labels are what annotators saw, not what people said of themselves'),
     Source('utkface', 'UTKFace', 'https://susanqq.github.io/UTKFace/', 'non-commercial research only', 'research only, no copies to others; the owners of the photos keep their rights',
         120_000_000, 23_708, 'age, gender and race in the file name, estimated and then checked by a person', 'utk_faces_images.zip from https://huggingface.co/datasets/nlphuji/utk_faces',
         'some labels are wrong; the same person and near-copies appear more than once; women are younger than men; gender of babies cannot be seen'),
     Source('celeba', 'CelebA', 'https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html', 'non-commercial research only', 'research only, no copies to others, no commercial use of anything made from it',
         1_450_000_000, 202_599, 'the attribute Male, by annotators', 'the archive from https://www.kaggle.com/datasets/jessicali9530/celeba-dataset',
         'celebrities, mostly young and white; some labels are wrong; this copy does not say who is who: keep its own train, valid and test, which share no person'),
-    Source('lfw', 'Labeled Faces in the Wild', 'http://vis-www.cs.umass.edu/lfw/', 'none stated', 'offered for research on recognition; the news photos belong to their agencies',
+    Source('lfw', 'Labeled Faces in the Wild', 'https://scikit-learn.org/stable/datasets/real_world.html', 'none stated', 'offered for research on recognition; the news photos belong to their agencies',
         243_346_528, 13_233, 'lists of names by Afifi and Abdelhamed, fetched by hand', 'lfw-funneled.tgz from https://ndownloader.figshare.com/files/5976015',
         'three of four are men; people of the news around 2003; about one picture in five shows a second face'),
     Source('search', 'Image search', 'https://duckduckgo.com', 'each picture has its own', 'most belong to somebody: to try things out at home, never to publish; do not keep what you do not need',
@@ -59,12 +59,12 @@ SOURCES = {o.name:o for o in (
         'cars, cartoons, crowds and wrong labels; what a search engine takes for a typical man or woman'),
 )}
 
-# %% ../nbs/13_collect.ipynb #b39fa8c5
+# %% ../nbs/13_collect.ipynb #92cea2e1
 _KAGGLE = {
     'cashutosh/gender-classification-dataset': dict(title='Gender Classification Dataset', size=280_000_000, pictures=58_658, labels='folders male and female',
-        problems='tight low-resolution crops; made by a program from other sets, so that they share pictures with CelebA and IMDB-WIKI; some labels are wrong'),
+        problems='tight crops of low resolution; where the pictures are from is not said; some labels are wrong'),
     'ashwingupta3012/male-and-female-faces-dataset': dict(title='Male and female faces dataset', pictures=5_418, labels='folders Male Faces and Female Faces',
-        problems='collected from stock photo sites: models, posed, smiling'),
+        problems='many formats and sizes in one folder; where the pictures are from is not said'),
     'jessicali9530/celeba-dataset': dict(title='CelebA on Kaggle', size=1_450_000_000, pictures=202_599, labels='the attribute Male, by annotators'),
 }
 
@@ -319,14 +319,14 @@ def search_urls(
         except Unreachable as e: why.append(str(e))
     raise Unreachable(f"no pictures were found for '{query}'{': '+why[0] if why else ''}")
 
-# %% ../nbs/13_collect.ipynb #7421448f
+# %% ../nbs/13_collect.ipynb #ad233b71
 SLOW = 60 # seconds a picture may take in all
 MIN_SIDE = 64 # pixels; what a search finds below that is an icon
 
 def _read(r, name):
     "The content of a response, within limits"
     b,t = bytearray(),time.monotonic()
-    for o in r.iter_content(2**16):
+    for o in r.iter_content(2**12):
         b += o
         if len(b)>MAX_BYTES: raise PictureError(name, f'it is larger than {bytes_text(MAX_BYTES)}')
         if time.monotonic()-t>SLOW: raise Again('is too slow')
@@ -350,7 +350,7 @@ def fetch_picture(
     "Fetch a picture and open it; never raises for what a server does"
     s,host = session or new_session(),urlsplit(url).hostname
     try:
-        b = patient(lambda: _get_picture(s, url, timeout), host, tries)
+        b = patient(lambda: _get_picture(s, url, timeout), host, tries, 15)
         check_picture(b, url, MIN_SIDE)
         return b,'',False
     except PictureError as e: return None,e.reason,False
@@ -538,7 +538,7 @@ def _finish(job, root, state, label, facts):
     note_source(root, state, _entry(job.src, label)|dict(time=now, pictures=n, left_out=dict(Counter(r for _,r in job.q.bad)), complete=True)|(facts or {}))
     shutil.rmtree(job.tmp, ignore_errors=True)
 
-# %% ../nbs/13_collect.ipynb #357697db
+# %% ../nbs/13_collect.ipynb #92e8516f
 def get_source(
     source, # Name in `SOURCES`, 'kaggle:owner/name', address, folder or archive
     dest=None, # Folder to bring the pictures to; data/<name> by default
@@ -559,12 +559,13 @@ def get_source(
     say(describe(src))
     st = state_dir(root, state)
     with alone(st):
-        if not force and _was_done(src, root, state, label, n, terms): return _nothing(src, root, say)
+        if not force and _was_done(src, root, state, label, n, terms): return _nothing(src, root, st, say)
         return _get(src, root, label, n, terms, state, force, progress, say, token, st)
 
-def _nothing(src, root, say):
+def _nothing(src, root, st, say):
     "A data set that is there"
     n = len(image_files(root))
+    shutil.rmtree(st/'download', ignore_errors=True) # left where a run was stopped at its very end
     say(f'it is in {root} already, {n:,} pictures; nothing was done')
     return Got(root, 0, n, pd.DataFrame(columns=['fn','reason']), src, _lfw_todo(root) if src.name=='lfw' else '')
 

@@ -59,7 +59,7 @@ def retry_after(headers, now=None):
     try: return max(0., parsedate_to_datetime(s).timestamp()-(now or time.time()))
     except (TypeError, ValueError): return None
 
-# %% ../nbs/13_download.ipynb #839f1be5
+# %% ../nbs/13_download.ipynb #eb32f1a6
 _sleep = time.sleep
 
 def _passing(msg):
@@ -68,21 +68,28 @@ def _passing(msg):
     e.again = True
     return e
 
-def _pause(e, i, host):
-    "Wait before try `i+1`; raises `Unreachable` if the server asks for too long"
+def _minutes(s): return f'{s:.0f} seconds' if s<100 else f'{s/60:.0f} minutes'
+
+def _pause(e, i, host, most):
+    "Wait before try `i+1`; raises `Unreachable` if the server asks for more than `most` seconds"
     wait = min(2.**i, 30.) if e.wait is None else e.wait
-    if wait>MAX_WAIT: raise _passing(f'{host} is busy and asks to come back in {wait/60:.0f} minutes: run this again then')
+    if wait>most: raise _passing(f'{host} is busy and asks to come back in {_minutes(wait)}: run this again then')
     _sleep(wait)
 
-def patient(f, host, tries=None):
-    "`f()` until it does not raise `Again`; only tries in a row that bring nothing are counted"
+def patient(
+    f, # Function without arguments that raises `Again` for what may pass
+    host, # Whom it asks, for the message
+    tries:int=None, # In a row that bring nothing; `TRIES` by default
+    most=MAX_WAIT, # Longest wait that is put up with, seconds
+):
+    "What `f` returns once it does not fail; raises `Unreachable`"
     i = 0
     while True:
         try: return f()
         except Again as e:
             i = 0 if e.moved else i+1
             if i>=(e.tries or tries or TRIES): raise _passing(f'{host} {e}') from None
-            _pause(e, i, host)
+            _pause(e, i, host, most)
 
 # %% ../nbs/13_download.ipynb #738dd2e4
 def check_status(r, host):

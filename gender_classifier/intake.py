@@ -8,8 +8,8 @@ __all__ = ['STATE', 'LISTS', 'ARCHIVES', 'MAX_RATIO', 'MAX_MEMBERS', 'state_dir'
            'read_lines', 'end_line', 'put_file', 'folder_files', 'steps', 'take_folder', 'take_zip', 'check_room',
            'take_tar', 'is_archive', 'take_archive', 'need_label', 'names_in']
 
-# %% ../nbs/13_intake.ipynb #766f8d60
-import hashlib, io, json, os, re, shutil, tarfile, threading, unicodedata, zipfile, zlib
+# %% ../nbs/13_intake.ipynb #99030d5b
+import hashlib, io, json, os, re, shutil, tarfile, unicodedata, zipfile, zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from fastcore.basics import patch
@@ -162,7 +162,7 @@ def end_line(fn):
         f.seek(-1, 2)
         if f.read(1)!=b'\n': f.write(b'\n')
 
-# %% ../nbs/13_intake.ipynb #c4eae073
+# %% ../nbs/13_intake.ipynb #c8e63baf
 def _text(s):
     "`s` as text that can be written: a name that is no UTF-8 is spelled out"
     return str(s).encode(errors='backslashreplace').decode()
@@ -195,7 +195,7 @@ def take(self:Intake, name, b, mtime=None, origin=None):
     origin = _text(origin or name)
     if self.has(origin): self.had += 1; return
     sha,is_list = hashlib.sha256(b).hexdigest(),not self.label and rel.suffix.lower() in LISTS
-    if self.label and sha in self.shas: return self.leave_out(name, 'the same picture is there already')
+    if self.label and sha in self.shas: return self.leave_out(name, 'the same picture was taken before')
     try: is_list or check_picture(b, rel.name, self.min_side)
     except PictureError as e: return self.leave_out(name, e.reason)
     fn = self._dest(rel, b, sha)
@@ -204,11 +204,11 @@ def take(self:Intake, name, b, mtime=None, origin=None):
     self.new += not is_list
     return fn
 
-# %% ../nbs/13_intake.ipynb #4b4d95ba
+# %% ../nbs/13_intake.ipynb #514874b0
 def put_file(fn, b, mtime=None, over=False):
     "Write a file so that it is there whole, or not at all"
     if fn.exists() and not over: return
-    tmp = fn.with_name(f'.{fn.name[-100:]}.{os.getpid()}-{threading.get_ident()}.part')
+    tmp = fn.with_name(f'.{fn.name[-100:]}.part') # the same name in the next run, which writes over what a kill left
     try:
         fn.parent.mkdir(parents=True, exist_ok=True)
         tmp.write_bytes(b)

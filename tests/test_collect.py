@@ -287,7 +287,7 @@ def test_what_a_browser_leaves(tmp_path):
     with pytest.raises(CollectError, match='nothing tells what the pictures in .* show: give the label male, female or neither'): quiet(d, tmp_path/'out')
     got = quiet(d, tmp_path/'out', label='men')
     assert found(tmp_path/'out') == sorted(f'male/{o}' for o in ('images.jpg', 'images (1).jpg', 'images (2).jpg', 'images (3).jpg', 'download.webp', 'photo.jpg_large.jpg'))
-    assert sorted(got.bad.reason) == sorted(['the same picture is there already', 'it is only 16x16 pixels', *['its suffix is not that of a picture']*2, 'its download did not end'])
+    assert sorted(got.bad.reason) == sorted(['the same picture was taken before', 'it is only 16x16 pixels', *['its suffix is not that of a picture']*2, 'its download did not end'])
     assert {o: o.read_bytes() for o in d.rglob('*') if o.is_file()} == before
     quiet(d, tmp_path/'out', label='female')
     assert len(found(tmp_path/'out')) == 6 # a picture has one label
@@ -341,6 +341,32 @@ def test_killed_while_copying(tmp_path):
     assert sorted(o.name for o in (out/'male').glob('*.jpg')) == sorted(o.name for o in (d/'male').iterdir())
     assert all((out/'male'/o.name).read_bytes() == o.read_bytes() for o in (d/'male').iterdir())
     assert got.had >= 100 and len(found(out)) == 400
+
+@pytest.mark.parametrize('where,at', [('intake.put_file', 4), ('intake.Intake._log', 4), ('intake.os.replace', 7), ('collect.note_source', 2), ('collect.shutil.rmtree', 1)])
+def test_killed_at_each_step(server, tmp_path, where, at):
+    "The process ends when it comes to `where` for the time `at`; the next one gives what an undisturbed one does"
+    server.files['/a.zip'] = zipped([f'{l}/{i}.jpg' for l in ('male', 'female') for i in range(4)])
+    mod, _, name = where.partition('.')
+    code = f'''
+import os, operator
+from gender_classifier import collect, {mod}
+*path, last = {name!r}.split('.')
+obj = operator.attrgetter('.'.join(path))({mod}) if path else {mod}
+f, calls = getattr(obj, last), []
+def stop(*args, **kw):
+    calls.append(1)
+    if len(calls) == {at}: os._exit(9)
+    return f(*args, **kw)
+setattr(obj, last, stop)
+collect.get_source({server.url+"/a.zip"!r}, {str(tmp_path/"out")!r}, progress=False)'''
+    p = subprocess.run([sys.executable, '-c', code], capture_output=True, timeout=60)
+    assert p.returncode == 9, p.stderr.decode()
+    quiet(f'{server.url}/a.zip', tmp_path/'out')
+    quiet(f'{server.url}/a.zip', tmp_path/'whole')
+    for o in found(tmp_path/'whole'): assert (tmp_path/'whole'/o).read_bytes() == (tmp_path/'out'/o).read_bytes()
+    assert found(tmp_path/'out') == found(tmp_path/'whole') and leftovers(tmp_path) == []
+    a, b = (read_sources(tmp_path/o)[0] for o in ('out', 'whole'))
+    assert a | dict(time='') == b | dict(time='')
 
 def test_two_at_once(tmp_path):
     (tmp_path/'a').mkdir()
@@ -553,7 +579,7 @@ def test_search(server, engine, tmp_path):
     names = found(tmp_path/'s')
     assert (got.new, sum(o.startswith('male/') for o in names), sum(o.startswith('female/') for o in names)) == (18, 9, 9)
     why = {k.rsplit('/', 1)[1]: v for k, v in got.bad.values}
-    assert why['page'] == 'it is a web page' and why['tiny'] == 'it is only 30x30 pixels' and 'status 404' in why['gone'] and why['same'] == 'the same picture is there already'
+    assert why['page'] == 'it is a web page' and why['tiny'] == 'it is only 30x30 pixels' and 'status 404' in why['gone'] and why['same'] == 'the same picture was taken before'
     assert {o['query'] for o in read_sources(tmp_path/'s')[0]['queries']} == {'a', 'b', 'c'}
     n, asked = len(server.log), len(engine.asked)
     assert quiet('search', tmp_path/'s', n=9, terms=terms).new == 0
