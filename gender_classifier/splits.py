@@ -103,12 +103,12 @@ def write_test_set(
     part.replace(fn)
     return d
 
-# %% ../nbs/27_splits.ipynb #c7701051
+# %% ../nbs/27_splits.ipynb #47eb87e2
 class Split(NamedTuple):
     "What `fixed_split` made"
     df:pd.DataFrame # The table with `split`: 'train', 'valid' or 'test'; without the rows left out
     left_out:pd.DataFrame # fn, reason
-    drawn:bool # Was the test set drawn now?
+    drawn:bool # Is the test set new?
     gone:list # Test pictures that are not there any more
 
     def counts(self)->pd.DataFrame:
@@ -119,7 +119,7 @@ class Split(NamedTuple):
     def __str__(self):
         n = self.df.split.value_counts()
         s = ', '.join(f'{n.get(o,0):,} {o}' for o in ('train','valid','test'))
-        return f"{s}; the test set was {'drawn now' if self.drawn else 'there already'}" + (f', {len(self.gone)} of its pictures are gone' if self.gone else '') \
+        return f"{s}; the test set {'is new' if self.drawn else 'was there already'}" + (f'; of its pictures, {len(self.gone)} not there any more' if self.gone else '') \
             + ''.join(f'\n{v:,} left out: {k}' for k,v in self.left_out.reason.value_counts().items())
 
 # %% ../nbs/27_splits.ipynb #75f4bbc6
@@ -163,7 +163,7 @@ def _with_columns(df):
     "The columns that `ingest` gives, where one is missing"
     return df.assign(**{k:'' for k in ('source','split','person') if k not in df}).reset_index(drop=True)
 
-# %% ../nbs/27_splits.ipynb #4455fef2
+# %% ../nbs/27_splits.ipynb #62eb8bdb
 def fixed_split(
     df:pd.DataFrame, # From `ingest`
     root, # Folder of the data set
@@ -200,7 +200,8 @@ def _split_by(df, root, known, drawn, hashes, groups, fracs, by, late, own, seed
     leak = (split=='train')&rest&np.isin(groups, groups[rest&(split=='valid')])
     why = np.where(leak, _LEAK, why)
     ok = why==''
-    gone = [f for h,f in known['pictures'].items() if h not in set(hashes)]
+    have = set(hashes)
+    gone = [f for h,f in known['pictures'].items() if h not in have]
     return Split(df.assign(split=split)[ok].reset_index(drop=True), pd.DataFrame(dict(fn=df.fn[~ok], reason=why[~ok])).reset_index(drop=True), drawn, gone)
 
 # %% ../nbs/27_splits.ipynb #699b38d8
@@ -219,7 +220,7 @@ def hold_out(
     df = df.assign(split=np.where(test, 'test', np.where(df.split=='test', '', df.split)))
     return df[why==''].reset_index(drop=True),pd.DataFrame(dict(fn=df.fn[why!=''], reason=why[why!='']))
 
-# %% ../nbs/27_splits.ipynb #46e7ffb5
+# %% ../nbs/27_splits.ipynb #02c8fc68
 def _cells(df, by, within):
     "Cell (group and label) and group of each row"
     group = np.array(['|'.join(o) for o in zip(*(_column(df, o) for o in within))] if within else ['']*len(df), object)
@@ -240,8 +241,8 @@ def _undersample(df, cells, groups, ok, values, seed):
 def _weigh(cells, groups, ok):
     "Weights with the mean 1 over the training pictures, as much for each label of a group"
     w = np.ones(len(cells))
-    n,g = pd.Series(cells[ok]).value_counts(),pd.Series(groups[ok]).value_counts()
-    k = pd.Series(groups[ok]).groupby(cells[ok]).first().value_counts() # labels that there are in a group
+    n,g = (pd.Series(o[ok]).value_counts().to_dict() for o in (cells,groups))
+    k = pd.Series(groups[ok]).groupby(cells[ok]).first().value_counts().to_dict() # labels that there are in a group
     w[ok] = [g[b]/(k[b]*n[c]) for c,b in zip(cells[ok], groups[ok])]
     return w
 

@@ -120,7 +120,7 @@ def test_test_set_stays(call, tmp_path):
     one = sorted(first)[0]
     Image.open(tmp_path/'d'/one).resize((56, 56)).save(tmp_path/'d/male/late_copy.jpg')
     rc, out, err = call('split', tmp_path/'d', '--csv', tmp_path/'s.csv')
-    assert rc == 0 and test_set() == first and 'there already' in out
+    assert rc == 0 and test_set() == first and 'was there already' in out
     assert 'late_copy.jpg' in err and 'late_copy' not in (tmp_path/'s.csv').read_text()
 
 def test_train_leaves_the_test_set_alone(tmp_path):
