@@ -6,8 +6,9 @@
 __all__ = ['FEATURES', 'C', 'REASONS', 'COLS', 'body_features', 'hog_features', 'class_names', 'group_folds', 'out_of_fold',
            'predictions', 'label_errors', 'losses', 'learner_table', 'queue', 'by_picture']
 
-# %% ../nbs/25_suspects.ipynb #f53652db
+# %% ../nbs/25_suspects.ipynb #8bfe0bdf
 import warnings
+from functools import lru_cache
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch, torchvision
 from fastprogress.fastprogress import progress_bar
@@ -21,11 +22,12 @@ from .crops import load_crops, make_crops
 from .data import check_classes, face_dls, picture_groups
 from .learner import face_learner, face_weights, has_fast_bf16, learn_probs, load_body
 
-# %% ../nbs/25_suspects.ipynb #502e8036
-def _body():
-    "The body of the shipped net, which ends in 512 numbers a picture"
+# %% ../nbs/25_suspects.ipynb #b5e75c85
+@lru_cache(1)
+def _body(fn):
+    "The body of the shipped net, whose weights are in `fn`; it ends in 512 numbers a picture"
     body = nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:-2])
-    load_body(body, face_weights())
+    load_body(body, fn)
     return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval().to(memory_format=torch.channels_last)
 
 _MEAN,_STD = (torch.tensor(o).view(3,1,1)*255 for o in ([.485,.456,.406],[.229,.224,.225]))
@@ -37,7 +39,7 @@ def body_features(
     progress:bool=True, # Show a progress bar
 )->np.ndarray: # float32 (n, 512)
     "What the shipped face body sees in `crops`; raises `WeightsError`. It was trained on public sets (UTKFace, CelebA, LFW), and knows their pictures"
-    body,res = _body(),[]
+    body,res = _body(face_weights()),[]
     for i in progress_bar(range(0, len(crops), bs), display=progress, leave=False):
         x = torch.from_numpy(np.ascontiguousarray(crops[i:i+bs])).permute(0,3,1,2).float()
         with torch.autocast('cpu', torch.bfloat16, enabled=has_fast_bf16('cpu')): res.append(body((x-_MEAN)/_STD).float().numpy())
@@ -53,16 +55,18 @@ def hog_features(
     greys = (cv2.resize(cv2.cvtColor(o, cv2.COLOR_RGB2GRAY), (64,64), interpolation=cv2.INTER_AREA) for o in crops)
     return np.array([hog.compute(o).ravel() for o in greys], np.float32).reshape(-1, 1764)
 
-# %% ../nbs/25_suspects.ipynb #f56a9948
+# %% ../nbs/25_suspects.ipynb #3cd425e5
 FEATURES = dict(body=body_features, hog=hog_features) # what `out_of_fold` knows by name
 
-def _features(features, crops, progress):
-    "The numbers that stand for each picture, (n, k); raises `ValueError`"
-    if isinstance(features, str):
-        if features not in FEATURES: raise ValueError(f"features are 'body', 'hog', a function of crops or an array, not {features!r}")
-        features = FEATURES[features]
-        return features(crops(), progress=progress)
-    return np.asarray(features(crops()) if callable(features) else features, np.float32)
+def _chunks(n, size=512): return [np.arange(i, min(i+size, n)) for i in range(0, n, size)]
+
+def _features(features, get, n, progress):
+    "The numbers that stand for each of `n` pictures, (n, k); `get` gives the crops of some; raises `ValueError`"
+    if isinstance(features, str) and features not in FEATURES: raise ValueError(f"features are 'body', 'hog', a function of crops or an array, not {features!r}")
+    f = FEATURES[features] if isinstance(features, str) else features
+    if not callable(f): return np.asarray(f, np.float32)
+    kw = dict(progress=False) if f in FEATURES.values() else {}
+    return np.concatenate([f(get(o), **kw) for o in progress_bar(_chunks(n), display=progress, leave=False)])
 
 # %% ../nbs/25_suspects.ipynb #f1c90b95
 def class_names(
@@ -103,54 +107,57 @@ def _fold_probs(x, y, valid, classes, multi):
         return pd.DataFrame(m.predict_proba(x[valid]), columns=m.classes_).reindex(columns=classes, fill_value=0.).to_numpy()
     return np.stack([_fit(x[~valid], y[~valid]==o).predict_proba(x[valid])[:,1] for o in classes], 1)
 
-# %% ../nbs/25_suspects.ipynb #5eb1bba9
-def _learner_probs(df, crops, valid, classes, multi, n_epoch=3, lr=2e-3, size=112, bs=64, aug='basic', num_workers=0, **kwargs):
+# %% ../nbs/25_suspects.ipynb #c18f827e
+def _learner_probs(df, get, valid, classes, multi, n_epoch=3, lr=2e-3, size=112, bs=64, aug='basic', num_workers=0, **kwargs):
     "Probabilities of `classes` for the rows `valid`, from a `face_learner` fitted to the others"
     df = df.assign(split=np.where(valid, 'valid', 'train'))
     learn = face_learner(face_dls(df, size, bs, aug, multi=multi, num_workers=num_workers), **kwargs)
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(n_epoch, lr)
-    p = pd.DataFrame(learn_probs(learn, crops[valid], bs), columns=list(learn.dls.vocab))
-    return p.reindex(columns=classes, fill_value=0.).to_numpy()
+    idxs = np.flatnonzero(valid)
+    p = np.concatenate([learn_probs(learn, get(idxs[o]), bs) for o in _chunks(len(idxs))])
+    return pd.DataFrame(p, columns=list(learn.dls.vocab)).reindex(columns=classes, fill_value=0.).to_numpy()
 
-# %% ../nbs/25_suspects.ipynb #d939b44d
+# %% ../nbs/25_suspects.ipynb #6536690d
 def _with_crops(df, crops, progress):
-    "The rows of `df` that can be read, and a function that gives their crops"
+    "The rows of `df` that can be read, and a function that gives the crops of some of them"
     if crops is not None:
         if len(crops)!=len(df): raise ValueError(f'{len(crops)} crops for {len(df)} pictures')
-        return df,lambda: np.asarray(crops)
+        return df,lambda idxs: np.asarray(crops[idxs])
     if 'crop' not in df:
         cut = make_crops(df.assign(_row=range(len(df))), progress=progress)[0]
         df = df.iloc[cut._row].assign(crop=cut.crop.to_numpy())
-    read = {}
-    def load():
-        if not read: read['crops'] = load_crops(df.crop)
-        return read['crops']
-    return df,load
+    return df,lambda idxs: load_crops(df.crop.iloc[idxs])
 
-# %% ../nbs/25_suspects.ipynb #c72c7803
+def _check_two(labels):
+    "Refuse a table from which nothing can be told apart"
+    check_classes(labels)
+    if len(set(labels))<2: raise ValueError(f"all pictures are labelled '{class_names(labels).iloc[0]}': wrong labels are found where there are at least two classes")
+
+# %% ../nbs/25_suspects.ipynb #a432789d
 def out_of_fold(
     df:pd.DataFrame, # From `ingest`: `fn` and `labels`; `crop` where it is there, `person` where known
     n_folds:int=5, # As in `group_folds`
     features='body', # 'body' (the shipped net's), 'hog' (nothing trained), an array (n, k), or a function of crops
     learn:dict=None, # Fit a `face_learner` a fold with these settings instead: `n_epoch lr size bs aug` and its own, `{}` for its defaults
     multi:bool=False, # Any number of labels a picture: a yes or no for each in place of one choice
-    crops=None, # uint8 (n, side, side, 3), if they are in memory
+    crops=None, # uint8 (n, side, side, 3), if they are in memory; not for `learn`, which reads files
     groups=None, # (n,) what stays together; copies and people by default
     seed:int=42, # Of the folds
     progress:bool=True, # Show progress bars
 )->pd.DataFrame: # A row a picture of `df`, a column a class; blank for a picture that cannot be read
     "Probabilities for each picture from a model that never saw it; with features='body' its body may have seen it: it was trained on public sets (UTKFace, CelebA, LFW)"
-    rows,load = _with_crops(df, crops, progress)
+    if learn is not None: crops = None
+    rows,get = _with_crops(df, crops, progress)
+    _check_two(rows.labels)
     y = class_names(rows.labels).to_numpy(str)
-    check_classes(rows.labels)
-    groups = picture_groups(rows, crops=load()) if groups is None else pd.Series(groups, df.index)[rows.index]
+    groups = picture_groups(rows, crops) if groups is None else pd.Series(groups, df.index)[rows.index]
     folds,classes = group_folds(rows.labels, groups, n_folds, seed),_classes(y, multi)
-    x = None if learn is not None else _features(features, load, progress)
+    x = None if learn is not None else _features(features, get, len(rows), progress)
     if x is not None and len(x)!=len(rows): raise ValueError(f'{len(x)} rows of features for {len(rows)} pictures')
     res = np.full((len(rows), len(classes)), np.nan)
     for k in progress_bar(range(folds.max()+1), display=progress, leave=False):
         v = folds==k
-        res[v] = _learner_probs(rows, load(), v, classes, multi, **learn) if learn is not None else _fold_probs(x, y, v, classes, multi)
+        res[v] = _fold_probs(x, y, v, classes, multi) if learn is None else _learner_probs(rows, get, v, classes, multi, **learn)
     return pd.DataFrame(res, rows.index, classes).reindex(df.index)
 
 def _classes(y, multi):
