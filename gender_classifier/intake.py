@@ -8,8 +8,8 @@ __all__ = ['STATE', 'LISTS', 'ARCHIVES', 'MAX_RATIO', 'MAX_MEMBERS', 'state_dir'
            'read_lines', 'end_line', 'put_file', 'folder_files', 'steps', 'take_folder', 'take_zip', 'check_room',
            'take_tar', 'is_archive', 'take_archive', 'need_label', 'names_in']
 
-# %% ../nbs/13_intake.ipynb #99030d5b
-import hashlib, io, json, os, re, shutil, tarfile, unicodedata, zipfile, zlib
+# %% ../nbs/13_intake.ipynb #791d0e34
+import hashlib, json, os, re, shutil, tarfile, unicodedata, zipfile, zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from fastcore.basics import patch
@@ -65,7 +65,7 @@ def alone(st):
     try: yield
     finally: lock.release()
 
-# %% ../nbs/13_intake.ipynb #1e3e6fbc
+# %% ../nbs/13_intake.ipynb #e41993c3
 _JUNK = re.compile(r'^(\.(?!\.?$)|__MACOSX$|thumbs\.db$|desktop\.ini$|ehthumbs\.db$)', re.I)
 _DEVICE = re.compile(r'^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.I)
 
@@ -73,7 +73,7 @@ def clean_part(part):
     "A part of a path that any file system takes"
     s = unicodedata.normalize('NFC', part.encode(errors='replace').decode())
     s = re.sub(r'[<>:"|?*\x00-\x1f\x7f]', '_', s).strip().rstrip('. ')
-    return (f'_{s}' if _DEVICE.match(s) else s)[-150:] or '_'
+    return (f'_{s}' if _DEVICE.match(s) else s).encode()[-150:].decode(errors='ignore') or '_' # a name has 255 bytes at most
 
 def name_parts(name): return [o for o in re.split(r'[/\\]', name) if o not in ('','.')]
 def _is_junk(name): return any(_JUNK.match(o) for o in name_parts(name))
@@ -97,8 +97,7 @@ def class_name(
     lbl = folder_label(m[1]) if m else None
     return name if lbl is None else lbl or 'neither'
 
-# %% ../nbs/13_intake.ipynb #2bb634ae
-_FORMATS = dict(JPEG='.jpg', MPO='.jpg', PNG='.png', WEBP='.webp', GIF='.gif', BMP='.bmp', TIFF='.tif', HEIF='.heic', AVIF='.avif')
+# %% ../nbs/13_intake.ipynb #825b24a7
 LISTS = ('.csv','.txt')
 ARCHIVES = ('.zip','.tar','.tar.gz','.tgz','.tar.bz2','.tbz2','.tar.xz','.txz')
 _KINDS = [(b'\xff\xd8\xff','.jpg'), (b'\x89PNG','.png'), (b'GIF8','.gif'), (b'BM','.bmp'), (b'II*\0','.tif'), (b'MM\0*','.tif')]
@@ -268,7 +267,7 @@ def take_folder(
         try: q.take(name, fn.read_bytes(), st.st_mtime, prefix+name)
         except OSError as e: q.leave_out(name, f'it cannot be read ({e.strerror})')
 
-# %% ../nbs/13_intake.ipynb #7ef997d2
+# %% ../nbs/13_intake.ipynb #9757d3f7
 MAX_RATIO,MAX_MEMBERS = 200,3_000_000 # a photo hardly shrinks; more files than any data set here
 
 def _zip_fault(o):
@@ -292,7 +291,7 @@ def take_zip(
     "Take the files of a zip"
     with zipfile.ZipFile(fn) as z:
         todo = [o for o in z.infolist() if not o.is_dir()]
-        check_room(sum(o.file_size for o in todo if not _why_not(o.filename, o.file_size, q.label)), len(todo), q.root)
+        check_room(sum(o.file_size for o in todo if not q.has(o.filename) and not _why_not(o.filename, o.file_size, q.label)), len(todo), q.root)
         for o in steps(todo, len(todo), Path(fn).name, q.progress):
             if q.has(o.filename): q.had += 1; continue
             if _is_junk(o.filename): continue
@@ -339,11 +338,13 @@ def take_archive(
         raise CollectError(f'{fn} was cut short or is damaged: what came before that is kept; get it again, then run this again') from None
     raise CollectError(f'{fn} is no archive that can be read, or was cut short: get it again')
 
-# %% ../nbs/13_intake.ipynb #85374eb9
+# %% ../nbs/13_intake.ipynb #3c40ce25
+_LISTED = re.compile(r'(.*\.csv|list_attr_celeba\.txt|(fe)?male_names\.txt)$', re.I)
+
 def _tells(name):
     "Does the name of a file, folders included, tell what it shows, or hold a list of that?"
     *dirs,last = name_parts(name) or ['']
-    return any(folder_label(class_name(o)) is not None for o in dirs) or last.lower().endswith(LISTS) or utk_fields(last) is not None
+    return any(folder_label(class_name(o)) is not None for o in dirs) or bool(_LISTED.match(last)) or utk_fields(last) is not None
 
 def need_label(names, what, label):
     "Refuse pictures of which nothing is known, and a label for those that have theirs"

@@ -281,13 +281,14 @@ def test_what_a_browser_leaves(tmp_path):
     (d/'page_files/icon.png').write_bytes(picture('icon', (16, 16), 'PNG'))
     (d/'page_files/jquery.js').write_text('void 0')
     (d/'page.html').write_text('<html>')
+    (d/'notes.txt').write_text('mine')
     (d/'late.jpg.crdownload').write_bytes(b'\xff\xd8')
     (d/'desktop.ini').write_text('x')
     before = {o: o.read_bytes() for o in d.rglob('*') if o.is_file()}
     with pytest.raises(CollectError, match='nothing tells what the pictures in .* show: give the label male, female or neither'): quiet(d, tmp_path/'out')
     got = quiet(d, tmp_path/'out', label='men')
     assert found(tmp_path/'out') == sorted(f'male/{o}' for o in ('images.jpg', 'images (1).jpg', 'images (2).jpg', 'images (3).jpg', 'download.webp', 'photo.jpg_large.jpg'))
-    assert sorted(got.bad.reason) == sorted(['the same picture was taken before', 'it is only 16x16 pixels', *['its suffix is not that of a picture']*2, 'its download did not end'])
+    assert sorted(got.bad.reason) == sorted(['the same picture was taken before', 'it is only 16x16 pixels', *['its suffix is not that of a picture']*3, 'its download did not end'])
     assert {o: o.read_bytes() for o in d.rglob('*') if o.is_file()} == before
     quiet(d, tmp_path/'out', label='female')
     assert len(found(tmp_path/'out')) == 6 # a picture has one label
@@ -305,6 +306,11 @@ def test_folder_of_a_known_form_twice_and_removed_ones_stay_away(tmp_path):
     assert quiet(d, out, force=True) and len(found(out)) == 12
     e, = read_sources(out)
     assert e['complete'] and e['pictures'] >= 12 and str(tmp_path) not in e['title']
+
+def test_long_names(tmp_path):
+    names = [f'male/{c*n}.jpg' for c, n in (('a', 240), ('\u5f71', 80), ('\u5f71', 79))]
+    (tmp_path/'a.zip').write_bytes(zipped([f'{o[:-4]}{"x"*60}.jpg' for o in names]))
+    assert quiet(tmp_path/'a.zip', tmp_path/'out').new == 3 and len(found(tmp_path/'out')) == 3
 
 def test_names_that_are_no_utf8(tmp_path):
     d = tmp_path/'in'/'male'
