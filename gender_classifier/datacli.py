@@ -100,18 +100,19 @@ GET_EPILOG = """Size, licence and terms are said before anything is fetched. Run
 exit status: 0 it is there, 1 it is, but something is left to do by hand, 2 it could not be had; what is said then tells what to do
 """
 
-# %% ../nbs/41_datacli.ipynb #8d5fb50a
+# %% ../nbs/41_datacli.ipynb #36a59897
 def find_all(
     data, # `Ingested`
     args, # root, state, threads, labels
 )->tuple: # `Issues`, and the table of `label_errors` or None
     "Issues of all pictures, and labels that are probably wrong where they are asked for"
-    need_data('cleanvision','sklearn')
+    need_data('scipy','tqdm')
     from gender_classifier.quality import find_issues, measure
     show = _is_tty(sys.stdout)
-    issues = find_issues(data.df, measure(data.df, root=args.root, state=args.state, progress=show, n_workers=args.threads), root=args.root, state=args.state)
+    measures = measure(data.df, args.root, args.state, show, args.threads)
+    issues = find_issues(data.df, measures, root=args.root, state=args.state, progress=show)
     if not args.labels: return issues,None
-    need_data('torch','fastai','cleanlab')
+    need_data('torch','fastai','sklearn','cleanlab')
     from gender_classifier.suspects import label_errors, out_of_fold
     return issues,label_errors(data.df, out_of_fold(data.df, progress=show))
 
@@ -132,7 +133,7 @@ def _note_removals(args, report):
         n += len(fns)
     if n: print(f'Nothing is moved yet. To do it: gender_classifier data apply {args.root}')
 
-# %% ../nbs/41_datacli.ipynb #bd6b3f19
+# %% ../nbs/41_datacli.ipynb #108aab9f
 def _to_csv(report, fn):
     "All pictures with what was found, for a spreadsheet"
     df = report.df.drop(columns=['signature'], errors='ignore')
@@ -162,7 +163,7 @@ def _add_check(sub):
     p.add_argument('--csv', metavar='FILE', help='write a row a picture with what was found')
     p.add_argument('--labels', action='store_true', help='also look for labels that are probably wrong; needs the training packages, and takes longer')
     p.add_argument('--remove', action='append', default=[], metavar='ISSUE', help='note for removal what has this issue, such as unreadable or exact_duplicates; may be given several times')
-    p.add_argument('--threads', type=_count, metavar='N', help='processes that measure pictures (default: one a processor)')
+    p.add_argument('--threads', type=_count, metavar='N', help='threads that measure pictures (default: one a processor)')
 
 CHECK_EPILOG = """What was measured is kept in DIR/.gender_classifier: the next run reads only new and changed pictures, and one that was cut off goes on.
 Look at what was found before you remove it, on the page (--html) or in a notebook with the Cleaner.
@@ -239,7 +240,7 @@ def _add_history(sub):
     p.add_argument('--files', action='store_true', help='a line a picture in place of a line a batch')
     p.add_argument('--csv', metavar='FILE', help='write a row a picture, with what could not be done')
 
-# %% ../nbs/41_datacli.ipynb #c25bd6e8
+# %% ../nbs/41_datacli.ipynb #33e67ae1
 def run_card(args):
     "Write the card of a data set"
     out = args.out or str(Path(args.root)/'DATACARD.md')
@@ -258,7 +259,7 @@ def _add_card(sub):
     p.add_argument('--name', help='of the data set (default: of its folder)')
     p.add_argument('--license', help='for the front matter, such as cc-by-4.0 (default: other, or unknown)')
     p.add_argument('--quick', action='store_true', help='do not check the pictures')
-    p.add_argument('--threads', type=_count, metavar='N', help='processes that measure pictures (default: one a processor)')
+    p.add_argument('--threads', type=_count, metavar='N', help='threads that measure pictures (default: one a processor)')
     p.set_defaults(labels=False)
 
 # %% ../nbs/41_datacli.ipynb #5c8428d8
@@ -286,14 +287,7 @@ def _add_crop(sub):
     p.add_argument('--png', action='store_true', help='write PNG, which loses nothing, in place of JPEG')
     p.add_argument('--threads', type=_count, metavar='N', help='threads that cut (default: one a processor)')
 
-# %% ../nbs/41_datacli.ipynb #1504b33a
-def _known_copies(args, df):
-    "Copies by `find_issues`, and the hashes of all files; None where it cannot be asked"
-    args.labels = False
-    from types import SimpleNamespace
-    issues = find_all(SimpleNamespace(df=df), args)[0]
-    return issues.pairs
-
+# %% ../nbs/41_datacli.ipynb #1a3905c3
 def _write_split(df, root, fn):
     "The table, with names relative to the data set"
     import os
@@ -308,7 +302,7 @@ def run_split(args):
     data = read_data(args.root, args.neither, args.state)
     from gender_classifier.splits import balance_rows, fixed_split
     res = fixed_split(data.df, args.root, (1-args.test-args.valid, args.valid, args.test), late=args.late, own=not args.anew,
-                      pairs=_known_copies(args, data.df), seed=args.seed, state=args.state)
+                      pairs=find_all(data, args)[0].pairs, seed=args.seed, state=args.state)
     print(_table(res.counts())+f'\n{res}')
     _left_out(res.left_out.values)
     df = balance_rows(res.df, within=args.within, how=args.balance) if args.balance else res.df
@@ -326,7 +320,8 @@ def _add_split(sub):
     p.add_argument('--balance', choices=['under','weights'], help='make training pictures of the labels as many, by leaving some out or by a column of weights')
     p.add_argument('--within', action='append', default=[], choices=['age','race','source'], help='balance within these; may be given several times')
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of the draw (default: 42)')
-    p.add_argument('--threads', type=_count, metavar='N', help='processes that measure pictures (default: one a processor)')
+    p.set_defaults(labels=False)
+    p.add_argument('--threads', type=_count, metavar='N', help='threads that measure pictures (default: one a processor)')
 
 SPLIT_EPILOG = """The test set is drawn once and remembered by content in DIR/.gender_classifier/test_set.json. gender_classifier train leaves it alone from then on.
 Copies and pictures of one person are never divided.

@@ -3,7 +3,7 @@ import csv, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from PIL import Image
-for o in ('pandas', 'filelock', 'fastai', 'cleanvision'): pytest.importorskip(o, reason=f'the package {o}, which data commands need, is not installed')
+for o in ('pandas', 'filelock', 'fastai', 'tqdm'): pytest.importorskip(o, reason=f'the package {o}, which data commands need, is not installed')
 from gender_classifier.cli import main
 from gender_classifier.core import sha256
 from gender_classifier.synth import make_messy, synth_face, synth_faces
