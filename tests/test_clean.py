@@ -453,6 +453,16 @@ def test_trash_emptied_by_hand(data):
     assert j.history().state.tolist() == ['applied', 'lost'] and j.removed == {str(data/'male/a.jpg'), str(data/'male/b.jpg')}
     assert j.undo().batch == first.batch
 
+def test_no_second_names(data, monkeypatch):
+    "A file system without hard links"
+    before = shot(data)
+    choose(data, None)
+    with monkeypatch.context() as mp:
+        failing(mp, 'link', lambda *a: True, errno.EPERM)
+        assert not len(Journal(data).apply(move_labels=True).failed) and shot(data) != before
+        assert not len(Journal(data).undo().failed)
+    assert shot(data) == before
+
 def test_read_only_and_odd_files(tmp_path, state):
     "Modes, links and names are kept"
     names = ['male/-rf.jpg', 'male/new\nline "quoted", comma.jpg', 'male/ünïcödé 照片.jpg', 'female/\udcff\udcfe.jpg', f'female/{"n"*250}.jpg', 'female/  .jpg', 'male/a.b.jpg', 'male/é.jpg']
@@ -533,6 +543,28 @@ def test_busy(data):
     j.remove(data/'male/a.jpg')  # the lock of a killed process is free
     assert len(j.pending()) == 1
 
+def test_opened_while_another_applies(data):
+    "What another process has begun is left to it"
+    choose(data, None)
+    r, w = os.pipe()
+    pid = os.fork()
+    if not pid:
+        old = os.link
+        def slow(*a, **kw):
+            old(*a, **kw)
+            os.write(w, b'x')
+            time.sleep(.3)
+        os.link = slow
+        Journal(data).apply()
+        os._exit(0)
+    os.read(r, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        j = Journal(data)
+        assert set(j.history().state) == {'unfinished'}
+        assert os.waitpid(pid, 0)[1] == 0
+        assert set(j.history().state) == {'applied'} and len(j.removed) == 3
+
 def test_two_processes_at_once(tmp_path):
     "Choices of several processes, and applies in between, come out as if one after the other"
     names = [f'{o}/{i:02}.jpg' for o in ('male', 'female') for i in range(24)]
@@ -605,7 +637,7 @@ def test_review_folder_is_not_trusted(tmp_path):
     path = tmp_path/'review'
     make(path, ['female/a.png'])
     lines = [dict(file='../secret.png', label='male'), dict(file='/etc/passwd', label='male'), dict(file='female/gone.png', label='male'), dict(file='female/a.png', label='cat'), 7, dict(file=7, label='male'),
-             dict(file='female/a.png', label='female', said='male', probs=dict(male=.8))]
+             dict(file='female/a.png', label='female', said='male', probs=dict(male=.8, female='high'))]
     (path/'review.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in lines)+'\0\0')
     with pytest.warns(UserWarning, match='7 lines of .* are left out'): df = read_review(path)
     assert df[['labels', 'said', 'p_male', 'source']].values.tolist() == [['female', 'male', .8, 'review']]
