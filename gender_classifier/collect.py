@@ -213,7 +213,7 @@ def _facts(files, fns):
     "What sources.json says of downloaded files"
     return [dict(name=fn.name, url=o.url, bytes=fn.stat().st_size, sha256=o.sha or sha256(fn)) for o,fn in zip(files, fns)]
 
-# %% ../nbs/13_collect.ipynb #2f4d63b8
+# %% ../nbs/13_collect.ipynb #dbad7e64
 _UTK = 'nlphuji/utk_faces','fb7f7d7102fd040c4211002b0c43e3ab727afffc'
 
 def get_utkface(job):
@@ -224,7 +224,7 @@ def get_utkface(job):
     take_archive(fns[0], job.q)
     return dict(files=_facts(files, fns))
 
-def _of_fairface(fns, split): return sorted(o for o in fns if re.match({'train':'train','val':'val'}[split], Path(o).name))
+def _of_fairface(fns, split): return sorted(o for o in fns if Path(o).name.startswith(split))
 
 def get_fairface(job):
     "FairFace from Hugging Face, the faces with a quarter of their size around them"
@@ -248,7 +248,7 @@ def get_lfw(job):
     take_archive(fns[0], job.q)
     return dict(files=_facts([_LFW], fns))
 
-# %% ../nbs/13_collect.ipynb #51ba2e47
+# %% ../nbs/13_collect.ipynb #aeb49d0d
 @contextmanager
 def _env(**kw):
     "Variables of the environment, for a while"
@@ -264,7 +264,8 @@ def _kaggle_fault(e, cache):
     r = getattr(e, 'response', None)
     if r is not None and r.status_code in (401,403,404): return Unreachable('Kaggle does not have this data set, or only for those who sign in: put your API token into ~/.kaggle/kaggle.json (kaggle.com, Settings, API)')
     if r is not None: return Again(f'answers with status {r.status_code}', retry_after(r.headers))
-    if isinstance(e, (rq.RequestException, ConnectionError, TimeoutError)): return Again(NO_NETWORK if 'Max retries' in str(e) or 'resolve' in str(e) else 'broke off')
+    if 'Max retries' in str(e): return Again(NO_NETWORK, tries=2)
+    if isinstance(e, (rq.RequestException, ConnectionError, TimeoutError)): return Again('broke off')
     if type(e).__name__ in ('DataCorruptionError','BadZipFile','ReadError','EOFError','AttributeError') or 'archive type' in str(e): # AttributeError: it resumes without a hash to go on with
         shutil.rmtree(cache, ignore_errors=True)
         return Again('sent a damaged file, or a web page')
@@ -357,35 +358,39 @@ def fetch_picture(
     except Unreachable as e: return None,str(e),e.again
     except CollectError as e: return None,str(e),False
 
-# %% ../nbs/13_collect.ipynb #680127b2
+# %% ../nbs/13_collect.ipynb #7cebb923
 class _Found:
-    "The addresses that searches found, and what became of them, as JSON lines: url, page, label, query, and then fn or reason"
+    "The addresses that searches found, and what became of them, as JSON lines: label, url, page, query, and then fn or reason"
     def __init__(self, fn):
         self.fn = fn
         end_line(fn)
-        self.rows = {}
-        for o in read_lines(fn): self.rows[o['label'],o['url']] = self.rows.get((o['label'],o['url']), {})|o
+        self.rows,self.asked = {},{}
+        for o in read_lines(fn): self._read(o)
+
+    def _read(self, o):
+        if 'asked' in o: self.asked[o['label'],o['query']] = o['asked']
+        else: self.rows[o['label'],o['url']] = self.rows.get((o['label'],o['url']), {})|o
 
     def add(self, **o):
-        "Note something about an address, once"
-        key = o['label'],o['url']
-        self.rows[key] = self.rows.get(key, {})|o
+        "Note something about an address, or for how many a query `asked`"
+        self._read(o)
         with open(self.fn, 'a', encoding='utf-8') as f: f.write(json.dumps(o, ensure_ascii=False)+'\n')
 
     def of(self, label): return [o for (l,_),o in self.rows.items() if l==label]
     def good(self, label): return sum('fn' in o for o in self.of(label))
     def open(self, label): return [o for o in self.of(label) if 'fn' not in o and not o.get('reason')]
 
-# %% ../nbs/13_collect.ipynb #5d1ddfae
+# %% ../nbs/13_collect.ipynb #966b6527
 def _search_for(found, label, queries, n, say):
     "Add addresses for `label` until there are enough, with some to spare"
-    asked = {o['query'] for o in found.of(label)}
+    want = max(20, 2*n//len(queries))
     for o in queries:
         if len(found.open(label))+found.good(label)>=1.5*n: return
-        if o in asked: continue
+        if found.asked.get((label,o), 0)>=want: continue
         say(f'searching: {o}')
-        for u,p in search_urls(o, max(20, 2*n//len(queries))):
+        for u,p in search_urls(o, want):
             if (label,u) not in found.rows: found.add(url=u, page=p, label=label, query=o)
+        found.add(label=label, query=o, asked=want)
 
 def _fetch_label(q, found, label, n):
     "Fetch pictures of `label` until there are `n`, eight at a time"
@@ -516,7 +521,7 @@ def _bring_url(job, url):
     _take_file(job, fn, name, url)
     return dict(files=_facts([_File(name, url)], [fn]))
 
-# %% ../nbs/13_collect.ipynb #09dbe5da
+# %% ../nbs/13_collect.ipynb #7041824e
 def _check_place(src, root, label):
     "Refuse a folder into itself, and a label for what has labels"
     if src.kind=='path' and Path(src.name).resolve()==Path(root).resolve(): raise CollectError(f'{src.name} is in place already: name another folder to bring its pictures to')
@@ -526,7 +531,7 @@ def _entry(src, label=''):
     "The part of an entry that does not change"
     return dict(name=src.name, title=src.title, licence=src.licence, terms=src.terms, home=src.home, labels=src.labels, problems=src.problems, label=label or '')
 
-def _was_done(src, root, state, label, n, terms):
+def _was_done(src, root, state, label):
     "The entry of a public data set that is complete"
     if src.name=='search' or src.kind=='path': return None
     return next((o for o in read_sources(root, state) if entry_key(o)==(src.name,label or '') and o.get('complete')), None)
@@ -538,7 +543,7 @@ def _finish(job, root, state, label, facts):
     note_source(root, state, _entry(job.src, label)|dict(time=now, pictures=n, left_out=dict(Counter(r for _,r in job.q.bad)), complete=True)|(facts or {}))
     shutil.rmtree(job.tmp, ignore_errors=True)
 
-# %% ../nbs/13_collect.ipynb #92e8516f
+# %% ../nbs/13_collect.ipynb #e221ff47
 def get_source(
     source, # Name in `SOURCES`, 'kaggle:owner/name', address, folder or archive
     dest=None, # Folder to bring the pictures to; data/<name> by default
@@ -559,7 +564,7 @@ def get_source(
     say(describe(src))
     st = state_dir(root, state)
     with alone(st):
-        if not force and _was_done(src, root, state, label, n, terms): return _nothing(src, root, st, say)
+        if not force and _was_done(src, root, state, label): return _nothing(src, root, st, say)
         return _get(src, root, label, n, terms, state, force, progress, say, token, st)
 
 def _nothing(src, root, st, say):
@@ -569,6 +574,11 @@ def _nothing(src, root, st, say):
     say(f'it is in {root} already, {n:,} pictures; nothing was done')
     return Got(root, 0, n, pd.DataFrame(columns=['fn','reason']), src, _lfw_todo(root) if src.name=='lfw' else '')
 
+def _none(src, q):
+    "What is said where not one picture came"
+    why = Counter(r for _,r in q.bad).most_common(1)
+    return f'no picture came from {src.title}'+(f': {len(q.bad):,} files were left out, most because {why[0][0]}' if why else ': there is none in it')
+
 def _get(src, root, label, n, terms, state, force, progress, say, token, st):
     "`get_source` when all is known"
     with Intake(root, src.name, label, state, force, MIN_SIDE if src.name=='search' else 32 if label else 0, progress) as q:
@@ -577,6 +587,7 @@ def _get(src, root, label, n, terms, state, force, progress, say, token, st):
         try: facts = _bring(job, terms, n)
         except Unreachable as e: raise _by_hand(root, src, e) from None
         except OSError as e: raise disk_error(e, root) from None
+        if not q.new+q.had: raise CollectError(_none(src, q))
         _finish(job, root, state, label, facts)
     got = Got(root, q.new, q.had, pd.DataFrame(q.bad, columns=['fn','reason']), src, _lfw_todo(root) if src.name=='lfw' else '')
     say(got.summary())

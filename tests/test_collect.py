@@ -393,6 +393,13 @@ def test_archive_at_an_address(server, tmp_path):
     assert quiet(f'{server.url}/my%20faces.zip', tmp_path/'out').new == 0 and len(server.log) == n
     assert leftovers(tmp_path) == []
 
+def test_not_one_picture(server, tmp_path):
+    server.files['/a.zip'] = zipped([], **{'male/a.jpg': '<html>', 'male/b.pdf': 'x', 'female/c.jpg': '<html>'})
+    for i in range(2):
+        with pytest.raises(CollectError, match='no picture came from a file of 127.0.0.1: 3 files were left out, most because it is a web page'): quiet(f'{server.url}/a.zip', tmp_path/'out')
+    (tmp_path/'empty').mkdir()
+    with pytest.raises(CollectError, match='no picture came from the folder empty: there is none in it'): quiet(tmp_path/'empty', tmp_path/'out', label='male')
+
 def test_default_folders():
     names = {o: str(collect._dest(collect.find_source(o), None)) for o in ('lfw', 'kaggle:a/some-faces', 'https://example.org/x/My%20Faces.tar.gz')}
     assert list(names.values()) == ['data/lfw', 'data/some-faces', 'data/my_faces']
@@ -557,7 +564,6 @@ def engine(server, monkeypatch):
     "Let `ddgs` find what is in `res`, pictures on the server"
     ddgs = pytest.importorskip('ddgs')
     class Engine:
-        res, faults, asked = {}, [], []
         def __init__(self, **kw): pass
         def __enter__(self): return self
         def __exit__(self, *a): pass
@@ -565,6 +571,7 @@ def engine(server, monkeypatch):
             self.asked.append(query)
             if self.faults: raise self.faults.pop(0)
             return [dict(title='', image=f'{server.url}/{o}', url='http://page.example', source='Bing') for o in self.res[query]]
+    Engine.res, Engine.faults, Engine.asked = {}, [], []
     monkeypatch.setattr(ddgs, 'DDGS', Engine)
     monkeypatch.setattr(collect, 'ENGINES', [collect._ddgs])
     monkeypatch.setattr(collect, 'fetch_picture', lambda url, f=collect.fetch_picture: f(url, timeout=(2, .4)))
@@ -600,6 +607,13 @@ def test_search_brings_more_and_forgets_nothing(server, engine, tmp_path):
     got = quiet('search', tmp_path/'s', n=12, terms=dict(male=['a']))
     assert got.new == 7 and len(found(tmp_path/'s')) == 11 and engine.asked == ['a']
     assert server.ranges('/man0') == [None] # what is gone is not asked for again
+
+def test_the_same_words_for_more(server, engine, tmp_path):
+    shelf(server, 'man', 90)
+    engine.res = dict(a=[f'man{i}' for i in range(30)])
+    quiet('search', tmp_path/'s', n=4, terms=dict(male='a'))
+    engine.res = dict(a=[f'man{i}' for i in range(90)])
+    assert quiet('search', tmp_path/'s', n=60, terms=dict(male='a')).new == 56 and len(engine.asked) == 2
 
 def test_search_without_a_network(engine, tmp_path):
     engine.faults = [OSError('no route')]*20
