@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CHOICES', 'Book', 'Journal', 'Applied', 'with_edits', 'read_review', 'JournalError']
 
-# %% ../nbs/17_clean.ipynb #503f7c9f
+# %% ../nbs/17_clean.ipynb #17d4bc7c
 import csv, errno, io, json, os, re, threading, warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -168,7 +168,7 @@ def _write(self:Journal, entries):
     self._read()
     return new[len(new)-len(entries):]
 
-# %% ../nbs/17_clean.ipynb #03585577
+# %% ../nbs/17_clean.ipynb #49e6820d
 def _csv(book):
     "What `labels.csv` is to hold; '' if there is no edited label"
     labels = book.effects()[0]
@@ -193,7 +193,9 @@ def _labels_csv(self:Journal, write=True)->bool: # Was it as it should be?
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(part, fn)
-    except OSError as e: warnings.warn(f'{fn} could not be written ({e.strerror}); the journal has all that it would say')
+    except OSError as e:
+        with suppress(OSError): part.unlink(missing_ok=True)
+        warnings.warn(f'{fn} could not be written ({e.strerror}); the journal has all that it would say')
     return False
 
 # %% ../nbs/17_clean.ipynb #b6290f46
@@ -400,7 +402,7 @@ def _prune(self:Journal, top, o):
         try: os.rmdir(top/d)
         except OSError: return
 
-# %% ../nbs/17_clean.ipynb #bcc21903
+# %% ../nbs/17_clean.ipynb #84cedbdf
 @patch
 def _carry_out(self:Journal, todo, again=False):
     "Do or undo what was written down, and write down how it ended"
@@ -413,8 +415,26 @@ def _carry_out(self:Journal, todo, again=False):
             ends.append(dict(op='failed', of=k, error=_why(e, gone), gone=isinstance(e, FileNotFoundError)))
         else: ends.append(dict(op='done', of=k))
     for d in {d for _,o,_ in todo if o['to'] for d in self._folders(o)}: sync_dir(d)
+    self._free_room()
     self._write(ends)
     return [o for (_,o,_),e in zip(todo, ends) if e['op']=='done'],[(o,e['error']) for (_,o,_),e in zip(todo, ends) if e['op']=='failed']
+
+@patch
+def _hold_room(self:Journal, n):
+    "Keep room on the disk for the lines that say how `n` operations ended; `OSError` if there is none"
+    try:
+        with open(self.path/'journal.room', 'wb') as f:
+            f.write(b' '*(400*n))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError:
+        self._free_room()
+        raise
+
+@patch
+def _free_room(self:Journal):
+    "Give that room back"
+    with suppress(OSError): (self.path/'journal.room').unlink(missing_ok=True)
 
 @patch
 def _folders(self:Journal, o):
@@ -441,8 +461,20 @@ def _recover(self:Journal):
         warnings.warn(f'an earlier run was cut off: {_count(len(done), "change")} that it had begun {"is" if len(done)==1 else "are"} finished now{bad}')
     self._labels_csv()
 
-# %% ../nbs/17_clean.ipynb #f8fcfb8c
+# %% ../nbs/17_clean.ipynb #d3b4bdfb
 def _chunks(xs, n=100): return (xs[i:i+n] for i in range(0, len(xs), n))
+
+@patch
+def _plans(self:Journal, some, *args):
+    "What `_plan` says about some choices, and those about which nothing can be done"
+    plans,bad = [],[]
+    for e in some:
+        try:
+            if not plans: self._hold_room(len(some))
+            plans.append(self._plan(e, *args))
+        except (JournalError, OSError) as err: bad.append((dict(fn=e['fn'], action=e['op']), str(err) if isinstance(err, JournalError) else _why(err)))
+    if not plans: self._free_room()
+    return plans,bad
 
 @patch
 def apply(self:Journal,
@@ -454,10 +486,7 @@ def apply(self:Journal,
         self._recover()
         batch,labels,taken,ends = self._batch(),self.book.effects()[0],set(),[]
         for some in _chunks(list(self.book.pending.values())):
-            plans,bad = [],[]
-            for e in some:
-                try: plans.append(self._plan(e, batch, move_labels, taken, labels))
-                except (JournalError, OSError) as err: bad.append((dict(fn=e['fn'], action=e['op']), str(err) if isinstance(err, JournalError) else _why(err)))
+            plans,bad = self._plans(some, batch, move_labels, taken, labels)
             todo = [(o['id'], self.book.ops[o['id']], False) for o in self._write(plans)] if plans else []
             ok,failed = self._carry_out(todo) if todo else ([],[])
             ends.append((ok, bad+failed))
@@ -485,7 +514,7 @@ def batches(self:Journal)->pd.DataFrame: # Index batch; time, removed, relabelle
     n = df.assign(removed=df.action=='remove', relabelled=df.action=='relabel', kept=df.action=='keep')
     return n.groupby('batch', sort=False).agg(dict(time='first', removed='sum', relabelled='sum', kept='sum', undone='sum')) if len(n) else n[['time','removed','relabelled','kept','undone']].rename_axis('batch')
 
-# %% ../nbs/17_clean.ipynb #a0e9fff3
+# %% ../nbs/17_clean.ipynb #6c3584ff
 @patch
 def _to_undo(self:Journal, n, batch, fn):
     "Lists of changes, one a batch, the newest first"
@@ -517,6 +546,10 @@ def undo(self:Journal,
         self._recover()
         groups,ends = self._to_undo(n, batch, fn),[]
         for some in (o for g in groups for o in _chunks(g)):
+            try: self._hold_room(len(some))
+            except OSError as e:
+                ends.append(([], [(o, _why(e)) for o in some]))
+                continue
             backs = self._write([dict(op='back', of=o['id'], time=_now()) for o in some])
             ends.append(self._carry_out([(b['id'], o, True) for b,o in zip(backs, some)]))
         self._labels_csv()
