@@ -46,10 +46,10 @@ def front_matter(
         'task_categories:', '- image-classification', 'annotations_creators:', '- found', 'size_categories:', f'- {_size(n)}', 'tags:', '- faces', '- gender']
     return '\n'.join(['---', *lines, '---'])
 
-# %% ../nbs/18_datacard.ipynb #28ed6280
+# %% ../nbs/18_datacard.ipynb #e71629fe
 def known_sources(
     df:pd.DataFrame, # From `ingest`
-    sources=(), # From `collect.read_sources`: dicts with name, title, licence, terms, home, problems, time, pictures …
+    sources=(), # From `intake.read_sources`: dicts with name, title, licence, terms, home, problems, time, pictures …
 )->tuple: # (list of such dicts, names of sources in `df` of which nothing is known)
     "What is known of the sources of a table"
     recs,names = [dict(o) for o in sources],sorted(set(df['source'].fillna('')) if 'source' in df else {''})
@@ -152,7 +152,7 @@ def keep_hand(
     mine = {m[2]:m[3] for m in re.finditer(_BLOCK, old, re.S)}
     return re.sub(_BLOCK, lambda m: m[1]+mine.get(m[2], m[3])+m[4], text, flags=re.S)
 
-# %% ../nbs/18_datacard.ipynb #2ee6a080
+# %% ../nbs/18_datacard.ipynb #3a97170a
 _LABELS_MD = """`male` and `female` say how a person in a picture looks to whoever or whatever labelled it. `neither` says that a picture shows no face that can be labelled so: a wall, a dog, a drawing. \
 No label says who a person is, and `neither` never means a person's identity. People whom two labels do not fit are in it under one of them, or not at all."""
 _USES_MD = """It is for learning how a classifier is built and where it fails. It is **not** for decisions about people, for finding out who someone is, or for counting people who have not agreed to it. \
@@ -170,7 +170,7 @@ def data_card(
     report:Report=None, # From `make_report`; otherwise made here, without issues
     journal=None, # `Journal`, or its history
     root=None, # Folder of the data set, whose record of sources is read
-    sources=None, # From `collect.read_sources`; by default read from `root`
+    sources=None, # From `intake.read_sources`; by default read from `root`
     name:str=None, # Of the data set; by default of the folder
     license:str=None, # For the hub; by default 'other' where all terms are known, else 'unknown'
     state=None, # Folder for what is known of the data set, if it is not in `root`
@@ -188,7 +188,7 @@ def data_card(
 
 def _read_sources(root, state=None):
     "The record of what was fetched into `root`"
-    try: from gender_classifier.collect import read_sources
+    try: from gender_classifier.intake import read_sources
     except ImportError: return []
     return read_sources(root, state)
 

@@ -56,7 +56,7 @@ def test_keyboard_alone(page):
     assert page.evaluate('document.activeElement.textContent') == 'To the report'
     page.locator('nav a', has_text='Counts').focus()
     page.keyboard.press('Enter')
-    assert page.url.endswith('#counts')
+    page.wait_for_function("location.hash=='#counts'")
     block = page.locator('#issue-blurry')
     page.locator('#issue-blurry summary').focus()
     page.keyboard.press('Enter')
