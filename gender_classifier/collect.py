@@ -7,7 +7,7 @@ __all__ = ['SOURCES', 'TERMS', 'ENGINES', 'SLOW', 'MIN_SIDE', 'Source', 'kaggle_
            'take_fairface', 'hub_files', 'Job', 'get_utkface', 'get_fairface', 'get_lfw', 'get_kaggle', 'search_urls',
            'fetch_picture', 'get_search', 'Got', 'get_source']
 
-# %% ../nbs/13_collect.ipynb #5ecfc4f9
+# %% ../nbs/13_collect.ipynb #852ed077
 import difflib, hashlib, json, os, re, shutil, time, zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from .core import MAX_BYTES, PictureError, image_files, sha256
 from .download import (NO_NETWORK, TIMEOUT, Again, CollectError, Unreachable, bytes_text, check_status, disk_error, download, faults,
                                         need_package, new_session, patient, retry_after)
 from .ingest import folder_label
-from .intake import (ARCHIVES, LISTS, Intake, alone, check_picture, check_room, clean_part, end_line, entry_key, folder_files, is_archive, names_in,
+from .intake import (ARCHIVES, LISTS, SAME, Intake, alone, check_picture, check_room, clean_part, end_line, entry_key, folder_files, is_archive, names_in,
                                       need_label, note_source, picture_suffix, put_file, read_lines, read_sources, state_dir, steps, take_archive, take_folder)
 
 # %% ../nbs/13_collect.ipynb #b8bc99dd
@@ -286,7 +286,7 @@ def get_kaggle(job, handle):
     take_folder(d, job.q)
     return dict(version=d.name if d.name.isdecimal() else '')
 
-# %% ../nbs/13_collect.ipynb #d6f4c3ab
+# %% ../nbs/13_collect.ipynb #d8fc0664
 TERMS = dict(male=['photo of a man','portrait of a man face','man smiling outdoors','old man face photo','young man face photo'],
              female=['photo of a woman','portrait of a woman face','woman smiling outdoors','old woman face photo','young woman face photo'],
              neither=['empty street photo','landscape photo','empty room interior photo'])
@@ -296,7 +296,8 @@ def _ddgs(query, n):
     m = need_package('ddgs')
     try:
         with m.DDGS(timeout=20) as s: return [(o['image'], o.get('url','')) for o in s.images(query, max_results=n, safesearch='on')]
-    except Exception as e: raise Again(f'failed ({type(e).__name__}: {e})') from None # it raises what each engine does
+    except Exception as e: # it raises what each engine does
+        raise (Again(NO_NETWORK, tries=2) if re.search('DNS|connect|resolve', str(e)) else Again(f'failed ({type(e).__name__}: {str(e)[:80]})')) from None
 
 def _fastbook(query, n):
     "The same by fastbook's `search_images_ddg`"
@@ -543,7 +544,7 @@ def _finish(job, root, state, label, facts):
     note_source(root, state, _entry(job.src, label)|dict(time=now, pictures=n, left_out=dict(Counter(r for _,r in job.q.bad)), complete=True)|(facts or {}))
     shutil.rmtree(job.tmp, ignore_errors=True)
 
-# %% ../nbs/13_collect.ipynb #e221ff47
+# %% ../nbs/13_collect.ipynb #da4a8e63
 def get_source(
     source, # Name in `SOURCES`, 'kaggle:owner/name', address, folder or archive
     dest=None, # Folder to bring the pictures to; data/<name> by default
@@ -587,7 +588,7 @@ def _get(src, root, label, n, terms, state, force, progress, say, token, st):
         try: facts = _bring(job, terms, n)
         except Unreachable as e: raise _by_hand(root, src, e) from None
         except OSError as e: raise disk_error(e, root) from None
-        if not q.new+q.had: raise CollectError(_none(src, q))
+        if not q.new+q.had and not any(r==SAME for _,r in q.bad): raise CollectError(_none(src, q))
         _finish(job, root, state, label, facts)
     got = Got(root, q.new, q.had, pd.DataFrame(q.bad, columns=['fn','reason']), src, _lfw_todo(root) if src.name=='lfw' else '')
     say(got.summary())
