@@ -298,7 +298,7 @@ def test_not_a_secure_page(visit):
     visit.wait_status('The browser gives the camera only to a secure page')
     visit.page.evaluate('delete window.isSecureContext')
 
-def test_camera_refused_and_a_phone(browsers, server):
+def test_camera_refused_and_a_phone(browsers, server, shots):
     "Refused by the browser itself; on the same page, nothing is wider than a phone, and the keyboard is enough"
     b = browsers(False)
     v = Visit(b, server[0], viewport=dict(width=390, height=800), reduced_motion='reduce')
@@ -317,6 +317,7 @@ def test_camera_refused_and_a_phone(browsers, server):
         if names[-1] == 'Use the camera':
             v.page.keyboard.press('Enter')
             v.wait_status('The camera was refused.')
+            v.page.screenshot(path=shots/'camera_refused.png')
         if names[-1] == 'Navy':
             v.page.keyboard.press('Space')
             assert v.new()[0]['example'] == 'navy'
