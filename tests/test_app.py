@@ -138,7 +138,7 @@ def test_the_card(visit, model, shots):
 def test_a_photo_is_labelled(visit, photo, shots):
     said = visit.answer(photo)
     assert '1 face found in grace_hopper.jpg' in said
-    assert re.search(r'(Looks (fe)?male, (over )?\d+ %|Neither: |Unsure: )', said)
+    assert re.search(r'(Looks (fe)?male, (over )?\d+\s%|Neither: |Unsure: )', said)
     assert re.search(r'female\s+(under |over )?\d+ %.*?\smale\s+(under |over )?\d+ %', said, re.S) # as text, not as bars alone
     assert visit.page.locator('.gc-no').inner_text() == '1'
     assert visit.page.get_by_role('img', name='Face 1', exact=True).count() == 1
