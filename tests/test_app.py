@@ -1,9 +1,9 @@
 "The page in a real browser, Chromium, against the real server: what a visitor sees, hears and can press"
-import base64, csv, io, json, os, re, subprocess, sys, sysconfig, time
+import base64, csv, io, json, os, re, shutil, subprocess, sys, sysconfig, time
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from serving import serving
+from serving import jupyterlab, run_in_lab, serving
 from gender_classifier.inference import ModelError, default_model, synth_model
 from gender_classifier.page import KEEP, MAX_SIDE
 
@@ -546,4 +546,19 @@ def test_ipywidgets_8(browser, other_python, model, photo, sky, tmp_path):
         assert v.page.locator('.gc-tile').count() == 3
         assert '1 face found' in v.answer(('large.jpg', photo.read_bytes()+bytes(25*2**20)))
         assert v.foreign() == []
+        v.page.close()
+
+def test_in_jupyterlab(browser, model, photo, project, shots, tmp_path, monkeypatch):
+    "The same notebook, as it is"
+    pytest.importorskip('jupyterlab')
+    monkeypatch.setenv('GENDER_CLASSIFIER_MODEL', str(model))
+    shutil.copy(project/'app/gender_classifier.ipynb', tmp_path)
+    with jupyterlab(tmp_path, project) as url:
+        v = Visit.__new__(Visit)
+        v.page = run_in_lab(browser, url, 'gender_classifier.ipynb')
+        v.button('I understand').wait_for(timeout=120_000)
+        v.read()
+        assert '1 face found in grace_hopper.jpg' in v.answer(photo)
+        assert 'Green places' in v.ask('What mattered? (face 1)', 'why-1.1')
+        v.page.screenshot(path=shots/'jupyterlab.png')
         v.page.close()
