@@ -43,7 +43,10 @@ def page_config(url):
 def kernels(p):
     "The visitors' processes of server `p`"
     import psutil
-    return [o for o in psutil.Process(p.pid).children(recursive=True) if 'ipykernel_launcher' in ' '.join(o.cmdline())]
+    def is_kernel(o):
+        try: return 'ipykernel_launcher' in ' '.join(o.cmdline())
+        except psutil.NoSuchProcess: return False # it has just ended
+    return [o for o in psutil.Process(p.pid).children(recursive=True) if is_kernel(o)]
 
 def until(cond, seconds=30):
     "Wait until `cond()` is true; what it gave"
