@@ -5,7 +5,7 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 COPY . .
-RUN python -m venv /opt/app && /opt/app/bin/pip install --no-cache-dir -c constraints.txt .
+RUN python -m venv /opt/app && /opt/app/bin/pip install --no-cache-dir -c constraints.txt ".[examples]"
 # the face detector, so that nothing has to be fetched later
 RUN GENDER_CLASSIFIER_CACHE=/opt/cache /opt/app/bin/python -c "from gender_classifier.faces import yunet_path; yunet_path()"
 

@@ -28,7 +28,7 @@ clean:  ## take away the environments and what builds left
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 env:
-	@tools/mkenv .venv
+	@tools/mkenv .venv examples
 
 dev: hooks
 	@tools/mkenv .venv-dev dev

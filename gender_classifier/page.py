@@ -242,9 +242,10 @@ def card_html(
     "One face: its number, the decision in words, a bar for each label, why it is doubtful, and what can be asked"
     n = '' if pred.box is None else f'<span class="gc-no" style="background:{_colour(pred.decision)}">{i}</span>'
     face = img_html(crop, f'Face {i}', 'gc-crop') if crop and pred.box is not None else ''
+    title = html.escape(describe(pred)).replace(' %', '\u00a0%') # a figure and its sign stay on one line
     bars = ''.join(_bar(k, p, spec.thresholds[k]) for k,p in pred.probs.items())
     why = f'<p class="gc-reason">{html.escape(reason(pred, hints))}</p>' if reason(pred, hints) else ''
-    return (f'<li class="gc-card" style="border-left-color:{_colour(pred.decision)}"><div class="gc-face">{face}<div><h3>{n}<span>{html.escape(describe(pred))}</span></h3>{bars}</div></div>'
+    return (f'<li class="gc-card" style="border-left-color:{_colour(pred.decision)}"><div class="gc-face">{face}<div><h3>{n}<span>{title}</span></h3>{bars}</div></div>'
             f'{why}{_asks(i, key, review) if key else ""}</li>')
 
 # %% ../nbs/08_page.ipynb #21a08d06

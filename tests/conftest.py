@@ -27,6 +27,13 @@ def photo():
     return Path(data.get_sample_data('grace_hopper.jpg', asfileobj=False))
 
 @pytest.fixture(scope='session')
+def shots():
+    "Where the tests of the page leave pictures of what they saw; git ignores it"
+    path = root/'build/screenshots'
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+@pytest.fixture(scope='session')
 def chromium():
     "The browser's executable"
     for o in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):

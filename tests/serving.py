@@ -43,7 +43,10 @@ def page_config(url):
 def kernels(p):
     "The visitors' processes of server `p`"
     import psutil
-    return [o for o in psutil.Process(p.pid).children(recursive=True) if 'ipykernel_launcher' in ' '.join(o.cmdline())]
+    def is_kernel(o):
+        try: return 'ipykernel_launcher' in ' '.join(o.cmdline())
+        except psutil.NoSuchProcess: return False # it has just ended
+    return [o for o in psutil.Process(p.pid).children(recursive=True) if is_kernel(o)]
 
 def until(cond, seconds=30):
     "Wait until `cond()` is true; what it gave"
@@ -51,3 +54,38 @@ def until(cond, seconds=30):
     while not (res := cond()) and time.monotonic()<end: time.sleep(.1)
     assert res, f'not so within {seconds} s'
     return res
+
+SETTINGS = {'apputils-extension/notification':dict(fetchNews='false', checkForUpdates=False), 'notebook-extension/tracker':dict(windowingMode='none'),
+            'docmanager-extension/plugin':dict(autosave=False)}
+
+@contextmanager
+def jupyterlab(path, project):
+    "JupyterLab with its home and its files in `path`; gives its address"
+    for k,v in SETTINGS.items():
+        fn = path/f'.settings/@jupyterlab/{k}.jupyterlab-settings'
+        fn.parent.mkdir(parents=True, exist_ok=True)
+        fn.write_text(json.dumps(v))
+    env = {f'JUPYTER{k}':str(path/v) for k,v in dict(LAB_SETTINGS_DIR='.settings', LAB_WORKSPACES_DIR='.workspaces', _CONFIG_DIR='.config', _RUNTIME_DIR='.runtime', _DATA_DIR='.data').items()}
+    env |= dict(IPYTHONDIR=str(path/'.ipython'), PYTHONPATH=os.pathsep.join([str(project), *filter(None, [os.environ.get('PYTHONPATH')])]))
+    args = ['--no-browser', '--ip=127.0.0.1', '--port=0', '--allow-root', f'--ServerApp.root_dir={path}', '--IdentityProvider.token=', '--ServerApp.password=']
+    log = path/'.lab.log'
+    with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *args], stdout=f, stderr=f, env=os.environ | env, cwd=path)
+    try:
+        until(lambda: p.poll() is not None or re.search(r'http://127\.0\.0\.1:\d+', log.read_text()), 120)
+        assert p.poll() is None, log.read_text()
+        yield re.search(r'http://127\.0\.0\.1:\d+', log.read_text())[0]
+    finally: kill(p)
+
+def run_in_lab(browser, url, name):
+    "The notebook `name`, opened in JupyterLab, and all its cells sent to run"
+    page = browser.new_page(viewport=dict(width=1280, height=1000))
+    page.goto(f'{url}/lab/tree/{name}')
+    page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=120_000)
+    page.locator('.jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]').wait_for(timeout=120_000)
+    def started():
+        page.get_by_role('menuitem', name='Run', exact=True).click()
+        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
+        page.wait_for_timeout(3000)
+        return re.search(r'[*\d]', page.locator('.jp-Notebook .jp-CodeCell .jp-InputPrompt').first.inner_text())
+    until(started, 60) # what is asked of a process that has only just started can be lost
+    return page

@@ -298,11 +298,12 @@ def test_not_a_secure_page(visit):
     visit.wait_status('The browser gives the camera only to a secure page')
     visit.page.evaluate('delete window.isSecureContext')
 
-def test_camera_refused_and_a_phone(browsers, server):
+def test_camera_refused_and_a_phone(browsers, server, shots):
     "Refused by the browser itself; on the same page, nothing is wider than a phone, and the keyboard is enough"
     b = browsers(False)
     v = Visit(b, server[0], viewport=dict(width=390, height=800), reduced_motion='reduce')
     v.context.grant_permissions(['geolocation']) # that, and no other
+    v.page.on('filechooser', lambda o: None) # choosers come here before the first key is pressed
     v.page.locator('body').click(position=dict(x=2, y=2))
     names = []
     for _ in range(4):
@@ -316,6 +317,7 @@ def test_camera_refused_and_a_phone(browsers, server):
         if names[-1] == 'Use the camera':
             v.page.keyboard.press('Enter')
             v.wait_status('The camera was refused.')
+            v.page.screenshot(path=shots/'camera_refused.png')
         if names[-1] == 'Navy':
             v.page.keyboard.press('Space')
             assert v.new()[0]['example'] == 'navy'

@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 root = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(root/'tests'))
 from serving import kernels, serving, until
+from gender_classifier.page import example_files
 
 def say(what, values, unit='s'):
     "A line of the report: the median, and the range"
@@ -90,13 +91,11 @@ def at_once(browser, url, p, photo, n):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument('photo', nargs='?', help='a photo with a face (default: one that matplotlib carries)')
+    ap.add_argument('photo', nargs='?', help='a photo with a face (default: the astronaut that scikit-image carries)')
     ap.add_argument('-n', type=int, default=5, help='how many times each (default: 5)')
     ap.add_argument('--at-once', type=int, default=10, metavar='N', help='visitors at the same time (default: 10; 0: leave that out)')
     args = ap.parse_args()
-    if not args.photo:
-        from matplotlib.cbook import get_sample_data
-        args.photo = get_sample_data('grace_hopper.jpg', asfileobj=False)
+    if not args.photo: args.photo = example_files()['astronaut.png'][1]
     photo = phone_photo(args.photo)
     chromium = next((fn for o in ('chromium', 'chromium-browser', 'google-chrome', 'chrome') if (fn := shutil.which(o))), None)
     print(f'{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; the photo has {len(photo["buffer"])/2**20:.1f} MB', flush=True)
