@@ -10,7 +10,7 @@ cp = ConfigParser(delimiters=['='], interpolation=None)
 cp.read(root/'settings.ini', encoding='utf-8')
 cfg = cp['DEFAULT']
 pkg = cfg['lib_path']
-reqs = {o: shlex.split(cfg.get(f'{o}requirements', '')) for o in ('', 'examples_', 'train_', 'distill_', 'dev_')}
+reqs = {o: shlex.split(cfg.get(f'{o}requirements', '')) for o in ('', 'examples_', 'train_', 'data_', 'distill_', 'dev_')}
 
 carried = [f'models/gender_resnet18.{o}' for o in ('onnx', 'json', 'safetensors', 'md')] + ['app/gender_classifier.ipynb']
 
@@ -38,7 +38,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
     packages=find_packages(include=[pkg, f'{pkg}.*']), package_data={pkg: ['static/*.js', 'static/*.css']}, cmdclass={'build_py': BuildWithModel},
     python_requires=f">={cfg['min_python']}", install_requires=reqs[''],
-    extras_require={'examples': reqs['examples_'], 'train': reqs['train_'], 'distill': reqs['train_'] + reqs['distill_'],
-                    'dev': reqs['examples_'] + reqs['train_'] + reqs['dev_']},
+    extras_require={'examples': reqs['examples_'], 'train': reqs['train_'], 'data': reqs['train_'] + reqs['data_'], 'distill': reqs['train_'] + reqs['distill_'],
+                    'dev': reqs['examples_'] + reqs['train_'] + reqs['data_'] + reqs['dev_']},
     entry_points={'console_scripts': [cfg['console_scripts']]}, zip_safe=False,
 )
