@@ -44,7 +44,7 @@ class Book:
     def _done(self, e): self._end(e, 'applied', 'undone')
     def _failed(self, e): self._end(e, 'failed', 'applied')
 
-# %% ../nbs/17_clean.ipynb #19d9e7ea
+# %% ../nbs/17_clean.ipynb #0913b4fb
 @patch
 def _end(self:Book, e, forth, back):
     "An operation ended: in the state `forth`, or `back` if it was being undone"
@@ -53,6 +53,7 @@ def _end(self:Book, e, forth, back):
     o.update(state=forth if not undoing else 'lost' if e.get('gone') else back, error=e.get('error', ''))
     chosen = self.pending.get(o['fn'], {}).get('id')==o['of']
     if chosen and not undoing and (forth=='applied' or e.get('gone')): del self.pending[o['fn']]
+    if o['state']=='undone' and o['action']=='relabel' and o['to'] in self.pending: self.pending[o['fn']] = dict(self.pending.pop(o['to']), fn=o['fn']) # a choice goes with its picture
 
 @patch
 def made(self:Book, *states)->list: # dicts, oldest first

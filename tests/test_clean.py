@@ -95,7 +95,7 @@ def state(request, tmp_path):
 # any sequence of changes
 
 hypothesis = pytest.importorskip('hypothesis')
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 pick, lbl = st.integers(0, 20), st.sampled_from(['male', 'female', '', 'neither'])
 step = st.one_of(st.tuples(st.just('relabel'), pick, lbl), st.tuples(st.just('remove'), pick), st.tuples(st.just('keep'), pick), st.tuples(st.just('clear'), pick),
@@ -148,6 +148,7 @@ def act(j, m, name, *args):
     if name == 'undo_fn' and (fs := sorted(set(j.history().query('not undone').fn))): return j.undo(fn=fs[args[0] % len(fs)])
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@example([('relabel', 0, ''), ('apply', True), ('keep', 5), ('undo', 1), ('open',)])
 @given(st.lists(step, max_size=25))
 def test_any_sequence_comes_back(tmp_path_factory, few_at_a_time, steps):
     root = make(tmp_path_factory.mktemp('any')/'faces')
