@@ -8,8 +8,6 @@ const AT_ONCE = 4;        // small pictures asked for in one message, so that a 
 const KEEP = 300;         // small pictures that are kept
 const FILTERS = [['reason', 'Reason'], ['label', 'Label'], ['pred', 'Model says'], ['source', 'Source'], ['split', 'Split'], ['show', 'Show']];
 
-let number = 0;           // of widgets, for ids
-
 /** An element with properties or attributes `props` and `children` */
 function h(tag, props = {}, ...children) {
   const e = document.createElement(tag);
@@ -20,7 +18,9 @@ function h(tag, props = {}, ...children) {
   return e;
 }
 
-const button = (text, props = {}) => h('button', {type: 'button', textContent: text, ...props});
+// JupyterLab has single keys of its own (m, r, x, dd, arrows …), which it leaves alone where the element with the focus has these attributes
+const QUIET = {'data-lm-suppress-shortcuts': 'true', 'data-p-suppress-shortcuts': 'true'};
+const button = (text, props = {}) => h('button', {type: 'button', textContent: text, ...QUIET, ...props});
 const plural = (n, one) => `${n} ${one}${n === 1 ? '' : 's'}`;
 const same = (a, b) => a.length === b.length && a.every((o, i) => o === b[i]);
 
@@ -39,7 +39,7 @@ function describe(o) {
   return about.filter(Boolean).join('. ');
 }
 
-const percent = p => `${Math.min(Math.round(100 * p), p < 1 ? 99 : 100)} %`;   // never 100 % unless it is
+const percent = p => `${Math.min(Math.round(100 * p), p < 1 ? 99 : 100)}\u00a0%`;   // never 100 % unless it is
 
 class Card {
   constructor(o, choices, choose) {
@@ -53,10 +53,10 @@ class Card {
     choices.forEach((c, i) => this.buttons[i].append(c.text, ...(c.key ? [' ', h('kbd', {textContent: c.key, 'aria-hidden': 'true'})] : [])));
     this.back = button('', {className: 'gc-cleaner-back', title: 'take back what was done (u)', onclick: () => choose([o.id], '')});
     const why = [o.reason, o.why, o.other_name && `other: ${o.other_name}`].filter(Boolean).join(': ');
-    this.el = h('div', {className: 'gc-cleaner-card', role: 'group', tabIndex: -1, 'data-id': o.id, 'aria-roledescription': 'picture'},
+    this.el = h('div', {className: 'gc-cleaner-card', role: 'group', tabIndex: -1, 'data-id': o.id, 'aria-roledescription': 'picture', ...QUIET},
       h('div', {className: 'gc-cleaner-pics'}, ...this.pics),
       h('p', {className: 'gc-cleaner-name', title: o.path, textContent: o.name}),
-      h('p', {}, this.label, ...said, ' ', this.done),
+      h('p', {}, 'label: ', this.label, ...said, ' ', this.done),
       h('p', {className: 'gc-cleaner-why', textContent: why}),
       h('div', {className: 'gc-cleaner-choices', role: 'group', 'aria-label': 'Choice'}, ...this.buttons, this.back));
     this.update(o);
@@ -140,7 +140,7 @@ class Thumbs {
 function build(no) {
   const ui = {selects: {}, filters: h('div', {className: 'gc-cleaner-row', role: 'group', 'aria-label': 'Which pictures'})};
   for (const [k, text] of FILTERS) {
-    const sel = ui.selects[k] = h('select', {id: `gc-cleaner-${no}-${k}`});
+    const sel = ui.selects[k] = h('select', {id: `gc-cleaner-${no}-${k}`, ...QUIET});
     sel.box = h('div', {className: 'gc-cleaner-filter'}, h('label', {htmlFor: sel.id, textContent: text}), sel);
     ui.filters.append(sel.box);
   }
@@ -159,12 +159,11 @@ function build(no) {
   ui.confirm = h('div', {className: 'gc-cleaner-confirm', role: 'group', 'aria-label': 'Confirm', hidden: true}, ui.asked, h('div', {className: 'gc-cleaner-row'}, ui.yes, ui.no));
   ui.status = h('p', {className: 'gc-cleaner-status', role: 'status', 'aria-live': 'polite'});
   ui.list = h('ul');
-  ui.history = h('details', {className: 'gc-cleaner-history'}, h('summary', {textContent: 'What was done'}), ui.list);
+  ui.history = h('details', {className: 'gc-cleaner-history'}, h('summary', {textContent: 'What was done', ...QUIET}), ui.list);
   ui.help = h('p', {className: 'gc-cleaner-help'});
   const pager = h('div', {className: 'gc-cleaner-row'}, ui.prev, ui.where, ui.next);
   const bar = h('div', {className: 'gc-cleaner-row gc-cleaner-bar'}, ui.counts, ui.apply, ui.undo);
-  // JupyterLab has single keys of its own (m, r, k, arrows …), which it leaves alone where these attributes are
-  ui.root = h('div', {className: 'gc-cleaner', 'data-lm-suppress-shortcuts': 'true', 'data-p-suppress-shortcuts': 'true', role: 'region', 'aria-label': 'Pictures to look at'},
+  ui.root = h('div', {className: 'gc-cleaner', role: 'region', 'aria-label': 'Pictures to look at'},
     ui.filters, pager, ui.help, ui.every, ui.grid, ui.none, bar, ui.confirm, ui.status, ui.history);
   return ui;
 }
@@ -181,10 +180,10 @@ function historyLine(o, undo) {
   return h('li', {}, h('span', {textContent: `${o.time} UTC: ${o.text}${gone} `}), b);
 }
 
-const toDo = (c, join = ', ') => [c.relabel && `${plural(c.relabel, 'label')} changed`, c.remove && `${plural(c.remove, 'picture')} removed`, c.keep && `${c.keep} kept`].filter(Boolean).join(join);
+const toDo = c => [c.relabel && `${plural(c.relabel, 'label')} to change`, c.remove && `${plural(c.remove, 'picture')} to remove`, c.keep && `${c.keep} to keep`].filter(Boolean).join(', ');
 
 function render({model, el}) {
-  const ui = build(number += 1);
+  const ui = build(Math.random().toString(36).slice(2));   // each widget has a copy of this module, so that a count would start at 1 in all
   let cards = [], at = 0, onYes = null, going = null, wanted = null;   // `wanted`: where the focus goes on the next page
 
   const send = (kind, props = {}) => model.send({kind, ...props});
@@ -248,6 +247,8 @@ function render({model, el}) {
     const i = cards.findIndex(c => c.el.contains(e.target));
     if (i >= 0 && !e.target.closest('button')) { e.preventDefault(); e.stopPropagation(); go(i); }
   });
+
+  ui.root.addEventListener('keydown', e => { if (!e.ctrlKey && !e.metaKey && !e.altKey) e.stopPropagation(); });   // nor is any other key for the notebook around us
 
   ui.prev.onclick = () => turn(-1, false);
   ui.next.onclick = () => turn(1, false);
