@@ -135,7 +135,7 @@ def colour_distance(
         res[i:i+4096] = np.where(grey[a]|grey[b], 0, abs(x-y).mean((1,2,3)))
     return res
 
-# %% ../nbs/15_copies.ipynb #63df3e75
+# %% ../nbs/15_copies.ipynb #fb32a51d
 def _is_small(warp):
     "Is a transform near to leaving everything where it is?"
     return bool((abs(warp[:,:2]-np.eye(2))<.2).all() and (abs(warp@[SIDE/2,SIDE/2,1]-SIDE/2)<.12*SIDE).all())
@@ -147,18 +147,26 @@ def _shades(a, b, warp):
     both = cv2.warpAffine(np.ones_like(b), warp, (SIDE,SIDE), flags=flags)>0
     return float(np.corrcoef(a[both], over[both])[0,1]) if both.sum()>SIDE**2/2 else 0.
 
-def _fit(a, b, promising=.8):
-    "Agreement of `a` with `b` laid over it; a few steps are enough to see that it comes to nothing"
-    (x,y),warp,cc = (detail(a),detail(b)),np.eye(2, 3, dtype=np.float32),0.
+_COARSE = .92 # least correlation at half the size, where copies agree better than at full size
+
+def _ecc(x, y, steps, warp=None):
+    "Correlation of the details `x` and `y` after so many steps towards it, and the transform"
+    warp = np.eye(2, 3, dtype=np.float32) if warp is None else warp
+    try: return cv2.findTransformECC(x, y, warp, cv2.MOTION_AFFINE, (3,steps,1e-4), None, 1)
+    except cv2.error: return 0.,warp # nothing agrees
+
+def _fit(a, b):
+    "Agreement of `a` with `b` laid over it; a few steps at half the size are enough to see that it comes to nothing"
+    cc,warp = _ecc(*(detail(_shrink(o, _QUICK), 1., 3.) for o in (a,b)), 8)
+    if cc<_COARSE: return min(float(cc), .9)
+    warp[:,2] = warp[:,2]*2+(1-warp[:,:2].sum(1))/2 # the same movement in pixels half as large
+    x,y = detail(a),detail(b)
     if min(x.std(), y.std())<.05: return 0. # flat: there is nothing to compare
-    for n in (6,30):
-        try: cc,warp = cv2.findTransformECC(x, y, warp, cv2.MOTION_AFFINE, (3,n,1e-4), None, 1)
-        except cv2.error: return 0. # nothing agrees
-        if cc<promising: return float(cc)
+    cc,warp = _ecc(x, y, 25, warp)
     return min(float(cc), _shades(a, b, warp)) if _is_small(warp) else 0.
 
 def similarity(
-    a:np.ndarray, # uint8 (48, 48), from `thumb`
+    a:np.ndarray, # uint8 (48, 48), from `signature`
     b:np.ndarray, # Another
     mirrored:bool=False, # Compare with the mirror image of `b`
     sim:float=.93, # From here on nothing more is tried
@@ -166,7 +174,7 @@ def similarity(
     "How well two pictures agree, one laid over the other as well as it goes"
     if mirrored: b = np.ascontiguousarray(b[:,::-1])
     res = _fit(b, a)
-    return max(res, _fit(a, b)) if .75<res<sim else max(res, 0.)
+    return max(res, _fit(a, b)) if .85<=res<sim else max(res, 0.)
 
 # %% ../nbs/15_copies.ipynb #97f95fef
 KINDS = ['exact','near','mirrored'] # of copies
@@ -200,7 +208,7 @@ def _near(sigs, sim, mirrored, quick, n_workers, bar):
         res = list(bar(ex.map(lambda o: similarity(thumbs[o[0]], thumbs[o[1]], bool(o[2]), sim), pairs.T, chunksize=64), pairs.shape[1]))
     return pd.DataFrame(dict(i=pairs[0], j=pairs[1], m=pairs[2], s=np.array(res, float))).query('s>=@sim')
 
-# %% ../nbs/15_copies.ipynb #43940089
+# %% ../nbs/15_copies.ipynb #e8cf7028
 def _bar(items, total):
     "A progress bar on stderr, or in the notebook"
     from tqdm.auto import tqdm
@@ -210,7 +218,7 @@ def find_copies(
     measures:pd.DataFrame, # From `quality.measure`: indexed by file, with `sha256` and `signature`; `w h sharpness` say which is better
     sim:float=.93, # Least `similarity` of a near-copy
     mirrored:bool=True, # Look for mirrored copies too
-    quick:float=.82, # Least `quick_look` of a near-copy
+    quick:float=.85, # Least `quick_look` of a near-copy
     n_workers:int=None, # Threads; one a core by default
     progress:bool=False, # Show a progress bar
 )->pd.DataFrame: # a, b (files, the better one first), kind ('exact', 'near' or 'mirrored'), score (similarity, 0 to 1)

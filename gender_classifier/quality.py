@@ -266,17 +266,17 @@ def _half_at(x, limit):
     "A score that is .5 at `limit` and grows in proportion to `x`"
     return np.clip(np.asarray(x, float)/(2*limit), 0, 1)
 
-# %% ../nbs/14_quality.ipynb #501853f9
+# %% ../nbs/14_quality.ipynb #109e2481
 def blur_limit(
     sharp, # `sharpness` of the faces of a data set
-    z:float=3.5, # How many standard deviations below the usual a blurred face is
+    z:float=3., # How many standard deviations below the usual a blurred face is
 )->float: # `sharpness` below which a face is blurred
     "Where blur begins: far below the median, by its own spread, but within what the eye calls blurred"
     s = np.asarray(sharp, float)
     s = s[np.isfinite(s)]
     if len(s)<30: return -.82 # too few to tell what is usual
     mid = np.median(s)
-    return float(np.clip(mid-z*1.4826*np.median(abs(s-mid)), -.92, -.75))
+    return float(np.clip(mid-z*1.4826*np.median(abs(s-mid)), -.86, -.75))
 
 # %% ../nbs/14_quality.ipynb #02d40421
 def _score_tiny(m): return np.minimum(_half_at(m[['w','h']].min(axis=1), _PICTURE), np.where(m.n_faces>0, _half_at(m[['face_w','face_h']].min(axis=1), _FACE), 1))

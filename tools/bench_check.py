@@ -1,0 +1,141 @@
+"""How much of what is wrong with a data set does `gender_classifier data check` find, how fast, and what is it good for?
+
+    python tools/bench_check.py [--faces FOLDER ...] [--others FOLDER] [--n 4000] [--seed 42] [--keep FOLDER]
+    python tools/bench_check.py --scale 20000 [--add 100]
+    python tools/bench_check.py --train [--epochs 3] [--seeds 3]
+
+Copies N faces of the folders (by default of utkface and celeba in ../shared/data, or what GENDER_CLASSIFIER_DATA names) to a
+temporary folder and plants problems in them (`synth.make_messy`): 10 % wrong labels, 3 % near-copies, 2 % blurred, 2 % without a face
+and more. Then prints for each kind how many were planted, how many of them were found, and how much of what was found was planted.
+Faces of real sets have problems of their own, so what was found and not planted is not always wrong: pairs are compared once more
+at full size by another measure, which tells copies that were there before from mistakes.
+With --scale, the seconds and memory of a check of that many pictures, of a second one, and of one more after --add pictures are added.
+With --train, balanced accuracy on pictures left alone, learning from the folder as it is, and as it is after cleaning."""
+import argparse, os, pickle, platform, random, shutil, subprocess, sys, tempfile, time
+from pathlib import Path
+
+import cv2, numpy as np, pandas as pd
+from gender_classifier.core import image_files, n_cpus, open_image
+
+root = Path(__file__).resolve().parent.parent
+MESS = dict(label=.1, near_duplicates=.03, blurry=.02, no_face=.02)
+CHECK = """import pickle, sys, time
+start = time.perf_counter()
+from gender_classifier.ingest import ingest
+from gender_classifier.quality import find_issues, measure
+df = ingest(sys.argv[1]).df
+m = measure(df, root=sys.argv[1], progress=False)
+mid = time.perf_counter()
+issues = find_issues(df, m)
+pickle.dump((issues.df, issues.pairs, issues.summary, m.drop(columns='signature'), mid-start, time.perf_counter()-mid), open(sys.argv[2], 'wb'))"""
+
+def cpu_name():
+    "The processor, as it calls itself"
+    try: return next(o.split(':', 1)[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name'))
+    except (OSError, StopIteration): return platform.processor() or platform.machine()
+
+def check(d, out):
+    "(what the check found, seconds of all, largest resident megabytes, processor seconds), in a process of its own"
+    start = time.perf_counter()
+    p = subprocess.Popen([sys.executable, '-c', CHECK, str(d), str(out)])
+    _, status, use = os.wait4(p.pid, 0)
+    if status: sys.exit(f'the check ended with status {os.waitstatus_to_exitcode(status)}')
+    return pickle.loads(out.read_bytes()), time.perf_counter()-start, use.ru_maxrss/1024, use.ru_utime+use.ru_stime
+
+def same_photo(a, b, side=160):
+    "Agreement (0 to 1) of the fine detail of two pictures at full size, laid over one another; `b` also mirrored"
+    def fine(img):
+        g = cv2.resize(cv2.cvtColor(np.asarray(img), cv2.COLOR_RGB2GRAY), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
+        return cv2.GaussianBlur(g, (0, 0), 1.2)-cv2.GaussianBlur(g, (0, 0), 6)
+    x, y = fine(open_image(a)), fine(open_image(b))
+    def fit(x, y):
+        try: return cv2.findTransformECC(x, y, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, (3, 60, 1e-5), None, 5)[0]
+        except cv2.error: return 0.
+    return max(fit(x, y), fit(y, x), fit(x, np.ascontiguousarray(y[:, ::-1])), fit(np.ascontiguousarray(y[:, ::-1]), x))
+
+def pair_set(a, b): return {frozenset(o) for o in zip(map(str, a), map(str, b))}
+
+def report_copies(truth, pairs, n):
+    "Print how many planted copies are found, and which pairs are none"
+    made = truth[truth.issue.isin(['near_duplicates', 'exact_duplicates'])]
+    found = pair_set(pairs.a, pairs.b)
+    for (issue, how), o in made.groupby(['issue', 'how']):
+        got = sum(frozenset((r.fn, r.of)) in found for r in o.itertuples())
+        print(f'  {how:14}{got:4} of {len(o):4} found ({got/len(o):.1%})')
+    near = made[made.issue=='near_duplicates']
+    planted = pair_set(made.fn, made.of)
+    hit = sum(frozenset((r.fn, r.of)) in found for r in near.itertuples())
+    other = [o for o in pairs.itertuples() if frozenset((o.a, o.b)) not in planted]
+    sims = [same_photo(o.a, o.b) for o in other]
+    false = [(o, s) for o, s in zip(other, sims) if s<.9]
+    print(f'  near-copies   {hit} of {len(near)} found ({hit/max(len(near), 1):.1%}); {len(other)} pairs besides the planted ones, of which {len(other)-len(false)} agree at full size '
+          f'too (copies that were there before), and {len(false)} do not: {len(false)/max(len(pairs), 1):.2%} of {len(pairs)} pairs found, {len(false)/n:.3%} of the pictures')
+    return other, sims
+
+def report_issues(truth, df):
+    "Print recall and precision of each kind of issue, and what the false ones are"
+    t = truth.set_index('fn').issue.reindex(df.fn).fillna('')
+    print(f'  {"":18}planted  found        flagged  planted among them')
+    for k in sorted(set(t)-{'', 'label', 'near_duplicates', 'exact_duplicates'}):
+        flag = df[f'is_{k}_issue'].to_numpy()
+        if k=='no_face': flag = flag|df.is_not_a_photo_issue.to_numpy()
+        y = (t==k).to_numpy()
+        print(f'  {k:18}{y.sum():7}  {(y&flag).sum():5} ({(y&flag).sum()/y.sum():.1%})  {flag.sum():7}  {(y&flag).sum()/max(flag.sum(), 1):.1%}')
+    print('  clean ones flagged:', {k:int(df[f'is_{k}_issue'].to_numpy()[(t=='').to_numpy()].sum()) for k in [c[3:-6] for c in df if c.startswith('is_') and c.endswith('_issue')]})
+
+def report_labels(truth, df, issues):
+    "Print how many wrong labels are in the worst tenth"
+    from gender_classifier.suspects import label_errors, out_of_fold
+    start = time.perf_counter()
+    use = df[~issues.is_unreadable_issue.to_numpy()].reset_index(drop=True)
+    worst = label_errors(use, out_of_fold(use, progress=False))
+    wrong = set(truth.fn[truth.issue=='label'])
+    tenth = set(worst.fn.head(round(.1*len(use))))
+    flagged = set(worst.fn[worst.is_label_issue])
+    print(f'  wrong labels      {len(wrong&tenth)} of {len(wrong)} in the worst tenth ({len(wrong&tenth)/len(wrong):.1%}; {len(wrong&tenth)/len(tenth):.1%} of it); '
+          f'called wrong: {len(flagged)}, of which {len(flagged&wrong)/max(len(flagged), 1):.1%} are; {time.perf_counter()-start:.0f} s')
+    return worst
+
+def plant(args, d, **kw):
+    "The messy folder and its truth"
+    from gender_classifier.synth import make_messy
+    return make_messy(d/'messy', args.faces, [args.others], n=args.n, mess=MESS, seed=args.seed, **kw)
+
+def run_quality(args, d):
+    "Recall and precision of each kind"
+    truth = plant(args, d)
+    (df, pairs, _, m, secs, more), wall, mb, cpu = check(d/'messy', d/'found.pkl')
+    print(f'{len(truth)} pictures: {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB')
+    other, sims = report_copies(truth, pairs, args.n)
+    report_issues(truth, df)
+    if args.keep: pickle.dump((truth, df, pairs, m), open(Path(args.keep)/'bench.pkl', 'wb'))
+    if not args.quick: report_labels(truth, df[[*truth.columns.intersection(df.columns)]], df)
+
+def run_scale(args, d):
+    "Seconds and memory of a large set, again, and with some added"
+    fns = [o for f in args.faces for o in image_files(f)]
+    random.Random(args.seed).shuffle(fns)
+    if len(fns)<args.scale+args.add: sys.exit(f'{len(fns)} faces are there, and {args.scale+args.add} are needed: name more folders')
+    for i, fn in enumerate(fns):
+        if i==args.scale+args.add: break
+        dest = d/'large'/('male', 'female')[i%2]/f'{i:06}{fn.suffix}'
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copy(fn, dest) if i<args.scale else None)
+    for what in ('first', 'again', f'{args.add} added'):
+        if what.endswith('added'):
+            for i in range(args.scale, args.scale+args.add): shutil.copy(fns[i], d/'large'/('male', 'female')[i%2]/f'{i:06}{fns[i].suffix}')
+        (df, pairs, _, _, secs, more), wall, mb, cpu = check(d/'large', d/'found.pkl')
+        print(f'{what}: {len(df)} pictures in {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB; {len(pairs)} pairs', flush=True)
+
+def main():
+    data = Path(os.environ.get('GENDER_CLASSIFIER_DATA') or root.parent/'shared/data')
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--faces', type=Path, nargs='+', default=[data/'utkface', data/'celeba']); p.add_argument('--others', type=Path, default=data/'not_a_face')
+    p.add_argument('--n', type=int, default=4000); p.add_argument('--seed', type=int, default=42); p.add_argument('--keep', type=Path)
+    p.add_argument('--quick', action='store_true', help='leave out the wrong labels')
+    p.add_argument('--scale', type=int); p.add_argument('--add', type=int, default=100)
+    args = p.parse_args()
+    print(f'{cpu_name()}, {n_cpus(most=10**6)} usable, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}', flush=True)
+    with tempfile.TemporaryDirectory() as d: (run_scale if args.scale else run_quality)(args, Path(d))
+
+if __name__ == '__main__': main()
