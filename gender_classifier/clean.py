@@ -235,7 +235,7 @@ def _choose(self:Journal, op, fns, **kwargs):
     kwargs['why'] = str(kwargs['why'] or '')
     with self._locked(): self._write([dict(op=op, fn=o, **kwargs, time=_now()) for o in rels])
 
-# %% ../nbs/17_clean.ipynb #1872467c
+# %% ../nbs/17_clean.ipynb #c1cc0f73
 @patch
 def relabel(self:Journal,
     fn, # A picture, or a list
@@ -267,8 +267,9 @@ def clear(self:Journal,
     fn=None, # A picture, or a list; by default all
 ):
     "Forget choices that are not applied yet"
+    self._read()
     rels = list(self.book.pending) if fn is None else [self.rel(o) for o in _listed(fn)]
-    if not rels: return
+    if not any(o in self.book.pending for o in rels): return
     with self._locked(): self._write([dict(op='clear', fn=o, time=_now()) for o in rels if o in self.book.pending])
 
 # %% ../nbs/17_clean.ipynb #f2575abf
