@@ -635,7 +635,7 @@ def as_nobody(f):
 
 def test_read_only_root(tmp_path):
     import tempfile
-    top = Path(tempfile.mkdtemp(dir='/tmp'))  # `tmp_path` is closed to others
+    top = Path(tempfile.mkdtemp())  # `tmp_path` is closed to others
     data, s = make(top/'faces'), top/'state'
     s.mkdir(mode=0o777)
     s.chmod(0o777)
