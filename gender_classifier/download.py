@@ -7,15 +7,15 @@ __all__ = ['TRIES', 'MAX_WAIT', 'TIMEOUT', 'AGENT', 'NO_NETWORK', 'CollectError'
            'bytes_text', 'Again', 'retry_after', 'patient', 'check_status', 'is_page', 'faults', 'new_session',
            'download']
 
-# %% ../nbs/13_download.ipynb #472eeae4
-import json, os, re, time
+# %% ../nbs/13_download.ipynb #ed49ea76
+import json, os, re, shutil, time
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 from .core import sha256
 
-# %% ../nbs/13_download.ipynb #9a018ca3
+# %% ../nbs/13_download.ipynb #8776c613
 class CollectError(ValueError): "Pictures could not be had; `str(e)` is a sentence for a person that says what to do"
 class Unreachable(CollectError):
     "A server cannot be reached, or wants a login: what it has can be fetched by hand; `again` if that may pass"
@@ -27,7 +27,7 @@ def need_package(name):
     try: return import_module(name)
     except ModuleNotFoundError as e:
         if e.name!=name.split('.')[0]: raise
-        raise CollectError(f"this needs {name.split('.')[0]}, which is not installed: pip install 'gender_classifier[data]'") from None
+        raise CollectError(f"this needs {name.split('.')[0]}, which comes with this, in the project's folder: pip install -c constraints.txt \".[train,data]\"") from None
 
 def disk_error(e, where):
     "An `OSError` as a sentence"
@@ -161,7 +161,7 @@ class _Part:
         os.replace(self.part, self.fn)
         self.note.unlink(missing_ok=True)
 
-# %% ../nbs/13_download.ipynb #df4adb0b
+# %% ../nbs/13_download.ipynb #b06485e8
 def _range(r):
     "(start, total) that a response of status 206 or 416 tells, None where it does not"
     m = re.match(r'bytes (?:(\d+)-\d+|\*)/(\d+|\*)', r.headers.get('Content-Range',''))
@@ -180,6 +180,11 @@ def _open(s, p, host, timeout):
     n = '' if r.headers.get('Content-Encoding') else r.headers.get('Content-Length','')
     return r,total if total is not None else start+int(n) if n.isdecimal() else None,start
 
+def _room(p, need):
+    "Refuse a file that the disk has no room for"
+    free = shutil.disk_usage(p.fn.parent).free
+    if need>free: raise CollectError(f'{p.fn.name} needs {bytes_text(need)}, and {bytes_text(free)} are free in {p.fn.parent}: make room and run this again')
+
 def _past_end(r, p):
     "Nothing is left to send, or what has come is of another file"
     total = _range(r)[1]
@@ -187,7 +192,7 @@ def _past_end(r, p):
     if total!=p.size: p.drop(); raise Again('has another version of the file by now')
     return None,total,p.size
 
-# %% ../nbs/13_download.ipynb #4dd3cbb2
+# %% ../nbs/13_download.ipynb #f6eefd1f
 def _bar(total, start, name, progress):
     "A progress bar in bytes"
     from tqdm.auto import tqdm
@@ -210,7 +215,9 @@ def _fetch_more(s, p, host, timeout, progress, most):
         with faults(host):
             r,total,start = _open(s, p, host, timeout)
             if r is not None:
-                with r: _pour(r, p, start, total, progress, most)
+                with r:
+                    _room(p, (total or 0)-start)
+                    _pour(r, p, start, total, progress, most)
         if total is not None and p.size!=total:
             if p.size>total: p.drop()
             raise Again('cut the file short')

@@ -11,7 +11,7 @@ from gender_classifier.collect import get_source
 from gender_classifier.core import image_files
 from gender_classifier.download import CollectError, download
 from gender_classifier.ingest import ingest
-from gender_classifier.intake import alone, read_sources, state_dir
+from gender_classifier.intake import alone, data_folder, read_sources
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
@@ -118,7 +118,7 @@ def tarred(names):
 
 def found(root): return [o.relative_to(root).as_posix() for o in image_files(root)]
 def quiet(*args, **kw): return get_source(*args, progress=False, say=lambda s: None, **kw)
-def leftovers(root): return [o.name for o in Path(root).rglob('*') if '.part' in o.name or o.name == 'download']
+def leftovers(root): return [o.name for o in Path(root).rglob('*') if '.part' in o.name or o.name == collect.TMP]
 
 def killed(code, enough, env=None, timeout=60):
     "Run Python `code` in a process of its own and kill it as soon as `enough()` is true"
@@ -307,6 +307,52 @@ def test_folder_of_a_known_form_twice_and_removed_ones_stay_away(tmp_path):
     e, = read_sources(out)
     assert e['complete'] and e['pictures'] >= 12 and str(tmp_path) not in e['title']
 
+def test_the_same_name_with_other_content(tmp_path):
+    for i, names in enumerate((['male/1.jpg', 'male/2.jpg'], ['male/1.jpg', 'male/3.jpg'])):
+        f = io.BytesIO()
+        with zipfile.ZipFile(f, 'w') as z:
+            for o in names: z.writestr(o, picture(f'{i}{o}'))
+        (tmp_path/'images.zip').write_bytes(f.getvalue())
+        assert quiet(tmp_path/'images.zip', tmp_path/'out').new == 2
+    assert len(found(tmp_path/'out')) == 4
+    d = tmp_path/'in/male'
+    d.mkdir(parents=True)
+    for seed, new in (('a', 1), ('b', 1), ('b', 0)):
+        (d/'x.jpg').write_bytes(picture(seed))
+        assert quiet(tmp_path/'in', tmp_path/'out2').new == new
+
+def test_two_data_sets_with_one_state(tmp_path):
+    (tmp_path/'in/male').mkdir(parents=True)
+    (tmp_path/'in/male/a.jpg').write_bytes(picture(1))
+    for o in 'ab': assert quiet(tmp_path/'in', tmp_path/o, state=tmp_path/'state').new == 1
+
+def test_what_lies_beside_the_state_stays(server, tmp_path):
+    server.files['/a.zip'] = zipped(['male/a.jpg'])
+    (tmp_path/'out/.gender_classifier/download').mkdir(parents=True)
+    (tmp_path/'out/.gender_classifier/download/mine.txt').write_text('mine')
+    quiet(f'{server.url}/a.zip', tmp_path/'out')
+    assert (tmp_path/'out/.gender_classifier/download/mine.txt').exists()
+
+def test_damaged_lzma(tmp_path):
+    f = io.BytesIO()
+    with zipfile.ZipFile(f, 'w', zipfile.ZIP_LZMA) as z:
+        for o in ('male/a.jpg', 'male/b.jpg'): z.writestr(o, picture(o))
+    b = bytearray(f.getvalue())
+    b[600:1200] = bytes(600)
+    (tmp_path/'a.zip').write_bytes(b)
+    got = quiet(tmp_path/'a.zip', tmp_path/'out')
+    assert found(tmp_path/'out') == ['male/b.jpg'] and 'damaged' in got.bad.reason[0]
+    f = io.BytesIO()
+    with tarfile.open(fileobj=f, mode='w:xz') as t:
+        for i in range(9):
+            info, p = tarfile.TarInfo(f'male/{i}.jpg'), picture(i, (300, 300))
+            info.size = len(p)
+            t.addfile(info, io.BytesIO(p))
+    b = bytearray(f.getvalue())
+    b[len(b)//2:len(b)//2+2000] = os.urandom(2000)
+    (tmp_path/'a.tar.xz').write_bytes(b)
+    with pytest.raises(CollectError, match='cut short or is damaged'): quiet(tmp_path/'a.tar.xz', tmp_path/'out')
+
 def test_long_names(tmp_path):
     names = [f'male/{c*n}.jpg' for c, n in (('a', 240), ('\u5f71', 80), ('\u5f71', 79))]
     (tmp_path/'a.zip').write_bytes(zipped([f'{o[:-4]}{"x"*60}.jpg' for o in names]))
@@ -332,7 +378,7 @@ def test_places_that_cannot_be(tmp_path):
     (tmp_path/'a').mkdir()
     (tmp_path/'file').write_text('x')
     with pytest.raises(CollectError, match='is in place already'): quiet(tmp_path/'a', tmp_path/'a')
-    with pytest.raises(CollectError, match='name a folder that can, by state=FOLDER'): quiet(tmp_path/'a', tmp_path/'file/out', label='male')
+    with pytest.raises(CollectError, match='cannot be written: Not a directory'): quiet(tmp_path/'a', tmp_path/'file/out', label='male')
     (tmp_path/'a/x.jpg').write_bytes(picture(1))
     quiet(tmp_path/'a', tmp_path/'out', label='male', state=tmp_path/'state')
     assert sorted(o.name for o in (tmp_path/'out').iterdir()) == ['male'] and read_sources(tmp_path/'out', tmp_path/'state')
@@ -376,7 +422,7 @@ collect.get_source({server.url+"/a.zip"!r}, {str(tmp_path/"out")!r}, progress=Fa
 
 def test_two_at_once(tmp_path):
     (tmp_path/'a').mkdir()
-    with alone(state_dir(tmp_path/'out')):
+    with alone(data_folder(tmp_path/'out')):
         with pytest.raises(CollectError, match='another run is bringing pictures'): quiet(tmp_path/'a', tmp_path/'out', label='male')
 
 # an address
@@ -441,7 +487,7 @@ def test_utkface_killed_in_the_middle(on_hub, tmp_path):
     on_hub.faults['/cdn/utk_faces_images.zip'] = ['drip']
     out = tmp_path/'utk'
     code = f'from gender_classifier.collect import get_source; get_source("utkface", {str(out)!r}, progress=False)'
-    killed(code, lambda: size(out/'.gender_classifier/download/utk_faces_images.zip.part') > 60_000, dict(HF_ENDPOINT=on_hub.url))
+    killed(code, lambda: size(out/'.gender_classifier'/collect.TMP/'utk_faces_images.zip.part') > 60_000, dict(HF_ENDPOINT=on_hub.url))
     assert not read_sources(out)[0]['complete']
     got = quiet('utkface', out)
     assert got.new == 60 and int(on_hub.ranges('/cdn/utk_faces_images.zip')[1][6:-1]) >= 30_000
@@ -498,6 +544,30 @@ def test_archive_put_there_by_hand(tmp_path, monkeypatch):
     (out/'utk_faces_images.zip').write_bytes(zipped(UTK))
     assert quiet('utkface', out).new == 60 and len(ingest(out).df) == 60
     assert quiet('utkface', out).new == 0
+
+def test_another_archive_is_not_the_data_set(on_hub, tmp_path):
+    hub(on_hub, *collect._UTK[:1], {'utk_faces_images.zip': zipped(UTK)}, rev=collect._UTK[1])
+    (tmp_path/'utk').mkdir()
+    (tmp_path/'utk/backup.zip').write_bytes(zipped(['male/a.jpg', 'notes/b.jpg']))
+    said = []
+    assert get_source('utkface', tmp_path/'utk', progress=False, say=said.append).new == 60
+    assert 'backup.zip, which lies in' in said[1] and 'is passed over' in said[1]
+    os.unlink(tmp_path/'utk'/found(tmp_path/'utk')[0])
+    get_source('utkface', tmp_path/'utk', progress=False, say=said.append)
+    assert '59 pictures (1 were removed since: --force, or force=True, brings them back); nothing was done' in said[-1]
+    assert quiet('utkface', tmp_path/'utk', force=True) and len(found(tmp_path/'utk')) == 60
+
+def test_a_folder_that_nobody_named_is_not_shared(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for o in 'ab': server.files[f'/{o}/images.zip'] = zipped([f'male/{o}.jpg'])
+    assert quiet(f'{server.url}/a/images.zip').path == Path('data/images')
+    with pytest.raises(CollectError, match='data/images holds a file of 127.0.0.1 already: name the folder'): quiet(f'{server.url}/b/images.zip')
+    assert quiet(f'{server.url}/b/images.zip', 'data/images').new == 1
+
+def test_an_address_with_more_than_the_disk_holds(server, tmp_path, monkeypatch):
+    server.files['/a.zip'] = zipped(['male/a.jpg'])
+    monkeypatch.setattr(dl.shutil, 'disk_usage', lambda o: type('', (), dict(free=10))())
+    with pytest.raises(CollectError, match='10 bytes are free'): quiet(f'{server.url}/a.zip', tmp_path/'out')
 
 def test_parquet_put_there_by_hand(tmp_path):
     out = tmp_path/'ff'
@@ -644,4 +714,4 @@ collect.get_source('search', {str(out)!r}, n=40, terms=dict(male=['a']), progres
 
 def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'kagglehub', None)
-    with pytest.raises(CollectError, match=r"this needs kagglehub, which is not installed: pip install 'gender_classifier\[data\]'"): quiet('kaggle:a/b', tmp_path/'k')
+    with pytest.raises(CollectError, match='this needs kagglehub, which comes with this, in the project.s folder: pip install' ): quiet('kaggle:a/b', tmp_path/'k')
