@@ -52,25 +52,25 @@ def describe(
 
 def _flip(x): return x.reshape(-1,_N,_N)[:,:,::-1].reshape(len(x), -1)
 
-# %% ../nbs/15_copies.ipynb #f09bcc99
-def _best(sim, first, k, floor):
-    "The `k` largest of each row that reach `floor`, without the diagonal: (row, column)"
+# %% ../nbs/15_copies.ipynb #7dd3900a
+def _best(sim, rows, k, floor):
+    "The `k` largest of each row that reach `floor`, but not a picture with itself: (picture, candidate)"
     r,c = np.nonzero(sim>=floor)
-    off = r+first!=c
+    off = rows[r]!=c
     r,c = r[off],c[off]
     order = np.lexsort((-sim[r,c], r))
     r,c = r[order],c[order]
     top = np.arange(len(r))-np.searchsorted(r, r)<k
-    return r[top]+first,c[top]
+    return rows[r[top]],c[top]
 
-def _candidates_of(first, whole, middle, mirrored, k, floor, chunk):
-    "`candidates` of the rows from `first` on"
-    rows = slice(first, first+chunk)
+def _candidates_of(rows, whole, middle, mirrored, k, floor, both):
+    "`candidates` of the pictures `rows`"
     res = []
     for m in (False,True)[:1+mirrored]:
-        q = [_flip(o[rows]) if m else o[rows] for o in (whole,middle)]
-        sim = np.maximum(q[0]@whole.T, q[1]@whole.T)
-        r,c = _best(sim, first, k, floor)
+        w,c = (_flip(o[rows]) if m else o[rows] for o in (whole,middle))
+        sim = np.maximum(w@whole.T, c@whole.T)
+        if both: np.maximum(sim, w@middle.T, out=sim)
+        r,c = _best(sim, rows, k, floor)
         res.append(np.stack([r, c, np.full(len(r), m)]))
     return np.concatenate(res, 1)
 
@@ -80,15 +80,17 @@ def candidates(
     mirrored:bool=True, # Ask for mirrored copies too
     k:int=12, # Candidates of a picture, at most, and as many in the mirror
     floor:float=.8, # Least product
+    rows=None, # Positions of the pictures to find candidates of; all by default
     chunk:int=512, # Rows compared at a time
     n_workers:int=None, # Threads; one a core by default
 )->np.ndarray: # int (3, m): a picture, its candidate, 1 where that is mirrored
     "Pairs that may be copies"
-    work = partial(_candidates_of, whole=whole, middle=middle, mirrored=mirrored, k=k, floor=floor, chunk=chunk)
-    with ThreadPoolExecutor(n_workers or n_cpus()) as ex: res = list(ex.map(work, range(0, len(whole), chunk)))
+    work = partial(_candidates_of, whole=whole, middle=middle, mirrored=mirrored, k=k, floor=floor, both=rows is not None)
+    rows = np.arange(len(whole)) if rows is None else np.asarray(rows, int)
+    with ThreadPoolExecutor(n_workers or n_cpus()) as ex: res = list(ex.map(work, [rows[i:i+chunk] for i in range(0, len(rows), chunk)]))
     return np.concatenate([np.empty((3,0), int), *res], 1).astype(int)
 
-# %% ../nbs/15_copies.ipynb #cc57d1e4
+# %% ../nbs/15_copies.ipynb #7fafd861
 _QUICK = 24 # side of the pictures looked at
 
 def _tangents(d):
@@ -110,7 +112,10 @@ def quick_look(
     n_workers:int=None, # Threads; one a core by default
 )->np.ndarray: # (m,), 0 to 1
     "How much of each candidate is the picture, moved a little"
-    small = np.stack([detail(_shrink(o, _QUICK), 1., 3.) for o in thumbs]).astype(np.float16)
+    if not pairs.shape[1]: return np.zeros(0, np.float32)
+    used,where = np.unique(pairs[:2], return_inverse=True)
+    small = np.stack([detail(_shrink(o, _QUICK), 1., 3.) for o in thumbs[used]]).astype(np.float16)
+    pairs = np.concatenate([where.reshape(2, -1), pairs[2:]])
     order = np.argsort(pairs[0], kind='stable')
     ids,starts = np.unique(pairs[0][order], return_index=True)
     parts = np.split(order, starts[1:])
@@ -135,7 +140,7 @@ def colour_distance(
         res[i:i+4096] = np.where(grey[a]|grey[b], 0, abs(x-y).mean((1,2,3)))
     return res
 
-# %% ../nbs/15_copies.ipynb #fb32a51d
+# %% ../nbs/15_copies.ipynb #e6e9669e
 def _is_small(warp):
     "Is a transform near to leaving everything where it is?"
     return bool((abs(warp[:,:2]-np.eye(2))<.2).all() and (abs(warp@[SIDE/2,SIDE/2,1]-SIDE/2)<.12*SIDE).all())
@@ -147,7 +152,7 @@ def _shades(a, b, warp):
     both = cv2.warpAffine(np.ones_like(b), warp, (SIDE,SIDE), flags=flags)>0
     return float(np.corrcoef(a[both], over[both])[0,1]) if both.sum()>SIDE**2/2 else 0.
 
-_COARSE = .92 # least correlation at half the size, where copies agree better than at full size
+_COARSE = .945 # least correlation at half the size, where copies agree better than at full size
 
 def _ecc(x, y, steps, warp=None):
     "Correlation of the details `x` and `y` after so many steps towards it, and the transform"
@@ -176,7 +181,7 @@ def similarity(
     res = _fit(b, a)
     return max(res, _fit(a, b)) if .85<=res<sim else max(res, 0.)
 
-# %% ../nbs/15_copies.ipynb #97f95fef
+# %% ../nbs/15_copies.ipynb #8db6eff6
 KINDS = ['exact','near','mirrored'] # of copies
 
 def _column(m, name, default):
@@ -196,10 +201,10 @@ def _exact(sha, ok):
 
 _COLOUR = 12 # largest `colour_distance` of copies
 
-def _near(sigs, sim, mirrored, quick, n_workers, bar):
-    "(i, j, mirrored, similarity) of the near-copies among signatures"
+def _near(sigs, rows, sim, mirrored, quick, n_workers, bar):
+    "(i, j, mirrored, similarity) of the near-copies among signatures that have one of `rows` (None for all) in them"
     thumbs,colours = read_signatures(sigs)
-    pairs = candidates(*describe(thumbs), mirrored, n_workers=n_workers)
+    pairs = candidates(*describe(thumbs), mirrored, rows=rows, n_workers=n_workers)
     pairs = pairs[:,colour_distance(colours, pairs)<=_COLOUR]
     pairs = pairs[:,quick_look(thumbs, pairs, n_workers)>=quick]
     lo,hi = np.sort(pairs[:2], 0)
@@ -208,7 +213,7 @@ def _near(sigs, sim, mirrored, quick, n_workers, bar):
         res = list(bar(ex.map(lambda o: similarity(thumbs[o[0]], thumbs[o[1]], bool(o[2]), sim), pairs.T, chunksize=64), pairs.shape[1]))
     return pd.DataFrame(dict(i=pairs[0], j=pairs[1], m=pairs[2], s=np.array(res, float))).query('s>=@sim')
 
-# %% ../nbs/15_copies.ipynb #e8cf7028
+# %% ../nbs/15_copies.ipynb #ae4f1b4c
 def _bar(items, total):
     "A progress bar on stderr, or in the notebook"
     from tqdm.auto import tqdm
@@ -218,9 +223,10 @@ def find_copies(
     measures:pd.DataFrame, # From `quality.measure`: indexed by file, with `sha256` and `signature`; `w h sharpness` say which is better
     sim:float=.93, # Least `similarity` of a near-copy
     mirrored:bool=True, # Look for mirrored copies too
-    quick:float=.85, # Least `quick_look` of a near-copy
+    quick:float=.88, # Least `quick_look` of a near-copy
     n_workers:int=None, # Threads; one a core by default
     progress:bool=False, # Show a progress bar
+    known:dict=None, # What was found before, from an earlier call, which fills it: only new pictures are compared
 )->pd.DataFrame: # a, b (files, the better one first), kind ('exact', 'near' or 'mirrored'), score (similarity, 0 to 1)
     "Pairs of pictures that are the same; every copy is in one, not every two of many are"
     m = measures[~measures.index.duplicated()]
@@ -228,8 +234,20 @@ def find_copies(
     ok = np.array([isinstance(o, bytes) and len(o)>=SIDE**2 for o in sig], bool)
     exact = _exact(m.sha256.to_numpy(object), ok)
     use = np.flatnonzero(ok&~np.isin(np.arange(len(m)), exact[1]))
-    near = _near(sig[use], sim, mirrored, quick, n_workers, _bar if progress else lambda o,n: o) if len(use)>1 else pd.DataFrame(columns=[*'ijms'])
+    near = _near_known(m.sha256.to_numpy(object)[use], sig[use], {} if known is None else known, (sim, mirrored, quick, n_workers, _bar if progress else lambda o,n: o))
     return _as_pairs(m, exact, near.sort_values('s', ascending=False).drop_duplicates(['i','j']), use)
+
+def _near_known(shas, sigs, known, args):
+    "`_near` of what is not in `known` (`shas`, and `pairs` of two of them, mirrored, similarity), and what is; `known` learns of it"
+    seen,pairs = known.setdefault('shas', set()),known.setdefault('pairs', [])
+    pos = {o:i for i,o in enumerate(shas)}
+    old = pd.DataFrame([(pos[a],pos[b],m,s) for a,b,m,s in pairs if a in pos and b in pos], columns=[*'ijms'])
+    new = [i for i,o in enumerate(shas) if o not in seen]
+    if not new or len(shas)<2: return old
+    near = _near(sigs, None if len(new)>.5*len(shas) else new, *args)
+    pairs += [(shas[o.i],shas[o.j],int(o.m),float(o.s)) for o in near.itertuples()]
+    seen.update(shas)
+    return pd.concat([old, near], ignore_index=True) if len(old) else near
 
 def _as_pairs(m, exact, near, use):
     "Positions as a table of files, the better one first"
@@ -240,7 +258,7 @@ def _as_pairs(m, exact, near, use):
     a,b = np.where(q[i]<=q[j], i, j),np.where(q[i]<=q[j], j, i)
     return pd.DataFrame(dict(a=fns[a], b=fns[b], kind=kind, score=score.clip(0,1).round(4)))
 
-# %% ../nbs/15_copies.ipynb #a897c346
+# %% ../nbs/15_copies.ipynb #245d6e6a
 def copy_groups(
     pairs:pd.DataFrame, # From `find_copies`
     measures:pd.DataFrame, # As there

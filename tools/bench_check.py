@@ -26,7 +26,7 @@ from gender_classifier.quality import find_issues, measure
 df = ingest(sys.argv[1]).df
 m = measure(df, root=sys.argv[1], progress=False)
 mid = time.perf_counter()
-issues = find_issues(df, m)
+issues = find_issues(df, m, root=sys.argv[1])
 pickle.dump((issues.df, issues.pairs, issues.summary, m.drop(columns='signature'), mid-start, time.perf_counter()-mid), open(sys.argv[2], 'wb'))"""
 
 def cpu_name():
