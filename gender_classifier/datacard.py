@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['front_matter', 'known_sources', 'keep_hand', 'data_card', 'write_card']
 
-# %% ../nbs/18_datacard.ipynb #f40c2cbc
+# %% ../nbs/18_datacard.ipynb #ae44631c
 import json, re
 from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
+from .balance import GROUP_TITLES, balance
 from .core import LABELS
-from .report import GROUP_TITLES, Report, balance, issue_text, make_report, write_text
+from .report import Report, issue_text, make_report, write_text
 
 # %% ../nbs/18_datacard.ipynb #669588f6
 def _cell(s):
@@ -80,9 +81,9 @@ def _sources_md(df, recs, unknown):
     rows += [[o or '(no name)', int((df['source'].fillna('')==o).sum()) if 'source' in df else len(df), 'not known', 'not known: find out before you pass it on', 'not known', ''] for o in unknown]
     return _md_table(['source','pictures','licence','terms','labels are from','where and when'], rows)+'\n\nThe whole may be used only as the strictest of these allows.'
 
-# %% ../nbs/18_datacard.ipynb #51e11328
+# %% ../nbs/18_datacard.ipynb #7a442971
 def _counts_md(
-    counts:pd.DataFrame, # From `report.group_counts`
+    counts:pd.DataFrame, # From `balance.group_counts`
 )->str:
     "Counts by label and group"
     cols,out = list(counts.columns[2:-3]),[]
@@ -134,25 +135,32 @@ def _problems_md(report, recs, unknown, journal):
     if n:=_n_pending(journal): out.append(f'{n:,} decisions about pictures are written down and not yet applied.')
     return '\n'.join(f'- {_cell(o)}' for o in out) or 'None known.'
 
-# %% ../nbs/18_datacard.ipynb #6e873968
+# %% ../nbs/18_datacard.ipynb #f1125141
 _HAND = dict(
     why=('Why it was made', '*Not stated yet: for what, by whom, with whose money.*'),
     consent=('Were the people in it asked?', '*Not stated yet: who was asked and how, and what becomes of a picture if someone no longer agrees.*'),
     contact=('Whom to write to', '*Not stated yet: an address for questions, and for people who find themselves in it.*'))
 _MARK = '<!-- data card by gender_classifier: text between "by hand" and "end" is yours and is kept; all else is made again -->'
-_BLOCK = r'(<!-- by hand: (\w+) -->\n)(.*?)(\n<!-- end -->)'
+_BLOCK = r'(<!-- by hand: (\w+) -->)((?:(?!<!-- by hand|<!-- end -->).)*)(<!-- end -->)'
 
 def _hand_md(key): return f'## {_HAND[key][0]}\n\n<!-- by hand: {key} -->\n{_HAND[key][1]}\n<!-- end -->'
+
+def _hand_of(text):
+    "What stands between the marks of a card, by key; raises `ValueError` where marks are missing or double"
+    found = [(m[2],m[3].strip('\n')) for m in re.finditer(_BLOCK, text, re.S)]
+    n = text.count('<!-- by hand: '), text.count('<!-- end -->')
+    if sorted(k for k,_ in found)!=sorted(_HAND) or n!=(len(_HAND),)*2: raise ValueError('of its marks "by hand" and "end" some are missing or double')
+    return dict(found)
 
 def keep_hand(
     text:str, # A new card
     old:str, # The one before
 )->str:
-    "`text` with what a person wrote in `old`"
-    mine = {m[2]:m[3] for m in re.finditer(_BLOCK, old, re.S)}
-    return re.sub(_BLOCK, lambda m: m[1]+mine.get(m[2], m[3])+m[4], text, flags=re.S)
+    "`text` with what a person wrote in `old`; raises `ValueError` if that cannot be told for sure"
+    mine = _hand_of(old)
+    return re.sub(_BLOCK, lambda m: f'{m[1]}\n{mine[m[2]]}\n{m[4]}', text, flags=re.S)
 
-# %% ../nbs/18_datacard.ipynb #3a97170a
+# %% ../nbs/18_datacard.ipynb #f7a1c598
 _LABELS_MD = """`male` and `female` say how a person in a picture looks to whoever or whatever labelled it. `neither` says that a picture shows no face that can be labelled so: a wall, a dog, a drawing. \
 No label says who a person is, and `neither` never means a person's identity. People whom two labels do not fit are in it under one of them, or not at all."""
 _USES_MD = """It is for learning how a classifier is built and where it fails. It is **not** for decisions about people, for finding out who someone is, or for counting people who have not agreed to it. \
@@ -192,7 +200,7 @@ def _read_sources(root, state=None):
     except ImportError: return []
     return read_sources(root, state)
 
-# %% ../nbs/18_datacard.ipynb #f161718a
+# %% ../nbs/18_datacard.ipynb #5bf91e2e
 def write_card(
     text:str, # From `data_card`
     fn, # File to write, .md
@@ -200,7 +208,9 @@ def write_card(
     "Write a card, keeping what was written by hand into an older one; raises `ValueError`"
     fn = Path(fn)
     if not fn.is_file(): return write_text(fn, text, ['.md'])
-    try: old = fn.read_text(encoding='utf-8')
+    try: old = fn.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError): raise ValueError(f'{fn} cannot be read, and is left as it is: give another name for the card') from None
     if _MARK not in old: raise ValueError(f'{fn} was not written by this program, and is left as it is: give another name for the card')
-    return write_text(fn, keep_hand(text, old), ['.md'])
+    try: text = keep_hand(text, old)
+    except ValueError as e: raise ValueError(f'{fn} is left as it is, {e}: put them back, or rename that file and copy your text into the new card') from None
+    return write_text(fn, text, ['.md'])
