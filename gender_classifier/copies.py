@@ -140,7 +140,7 @@ def colour_distance(
         res[i:i+4096] = np.where(grey[a]|grey[b], 0, abs(x-y).mean((1,2,3)))
     return res
 
-# %% ../nbs/15_copies.ipynb #e6e9669e
+# %% ../nbs/15_copies.ipynb #e81801f8
 def _is_small(warp):
     "Is a transform near to leaving everything where it is?"
     return bool((abs(warp[:,:2]-np.eye(2))<.2).all() and (abs(warp@[SIDE/2,SIDE/2,1]-SIDE/2)<.12*SIDE).all())
@@ -174,7 +174,7 @@ def similarity(
     a:np.ndarray, # uint8 (48, 48), from `signature`
     b:np.ndarray, # Another
     mirrored:bool=False, # Compare with the mirror image of `b`
-    sim:float=.93, # From here on nothing more is tried
+    sim:float=.955, # From here on nothing more is tried
 )->float: # 0 to 1
     "How well two pictures agree, one laid over the other as well as it goes"
     if mirrored: b = np.ascontiguousarray(b[:,::-1])
@@ -213,7 +213,7 @@ def _near(sigs, rows, sim, mirrored, quick, n_workers, bar):
         res = list(bar(ex.map(lambda o: similarity(thumbs[o[0]], thumbs[o[1]], bool(o[2]), sim), pairs.T, chunksize=64), pairs.shape[1]))
     return pd.DataFrame(dict(i=pairs[0], j=pairs[1], m=pairs[2], s=np.array(res, float))).query('s>=@sim')
 
-# %% ../nbs/15_copies.ipynb #ae4f1b4c
+# %% ../nbs/15_copies.ipynb #b989f32b
 def _bar(items, total):
     "A progress bar on stderr, or in the notebook"
     from tqdm.auto import tqdm
@@ -221,7 +221,7 @@ def _bar(items, total):
 
 def find_copies(
     measures:pd.DataFrame, # From `quality.measure`: indexed by file, with `sha256` and `signature`; `w h sharpness` say which is better
-    sim:float=.93, # Least `similarity` of a near-copy
+    sim:float=.955, # Least `similarity` of a near-copy
     mirrored:bool=True, # Look for mirrored copies too
     quick:float=.88, # Least `quick_look` of a near-copy
     n_workers:int=None, # Threads; one a core by default
