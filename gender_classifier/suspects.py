@@ -70,7 +70,7 @@ def _features(features, get, n, progress):
     kw = dict(progress=False) if f in FEATURES.values() else {}
     return np.concatenate([f(get(o), **kw) for o in _bar(_chunks(n), progress)])
 
-# %% ../nbs/25_suspects.ipynb #f1c90b95
+# %% ../nbs/25_suspects.ipynb #b431889e
 def class_names(
     labels, # '' for neither
 )->pd.Series: # 'female', 'male', 'neither'
@@ -90,10 +90,21 @@ def group_folds(
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
     least = min(len(np.unique(groups[y==o])) for o in np.unique(y))
     if least<2: raise ValueError('all pictures of a class hang together, as copies or as one person: there is nothing else to learn that class from. Add more.')
-    res = np.empty(len(y), int)
-    split = StratifiedGroupKFold(min(n_folds, least), shuffle=True, random_state=seed).split(y, y, groups)
+    res,n_folds = np.empty(len(y), int),min(n_folds, least)
+    split = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(y, y, groups)
     for k,(_,idxs) in enumerate(split): res[idxs] = k
-    return res
+    return _spread(res, y, groups, n_folds)
+
+def _spread(folds, y, groups, n_folds):
+    "See that each class is in two folds at least, or one fold would have none of it to learn from; a small group moves where need be"
+    for _ in range(n_folds):
+        lone = [o for o in np.unique(y) if len(np.unique(folds[y==o]))<2]
+        if not lone: return folds
+        for o in lone:
+            ids,n = np.unique(groups[np.isin(groups, groups[y==o])], return_counts=True)
+            part = groups==ids[n.argmin()]
+            folds[part] = (folds[part]+1)%n_folds
+    raise ValueError(f'the pictures of {lone[0]!r} hang together with others, as copies or as one person: there is too little else to learn that class from. Add more.')
 
 # %% ../nbs/25_suspects.ipynb #61ff3296
 def _fit(x, y):
@@ -118,7 +129,7 @@ def _learner_probs(df, get, valid, classes, multi, n_epoch=3, lr=2e-3, size=112,
     p = np.concatenate([learn_probs(learn, get(idxs[o]), bs) for o in _chunks(len(idxs))])
     return pd.DataFrame(p, columns=list(learn.dls.vocab)).reindex(columns=classes, fill_value=0.).to_numpy()
 
-# %% ../nbs/25_suspects.ipynb #6536690d
+# %% ../nbs/25_suspects.ipynb #7e24f093
 def _with_crops(df, crops, progress):
     "The rows of `df` that can be read, and a function that gives the crops of some of them"
     if crops is not None:
@@ -129,12 +140,15 @@ def _with_crops(df, crops, progress):
         df = df.iloc[cut._row].assign(crop=cut.crop.to_numpy())
     return df,lambda idxs: load_crops(df.crop.iloc[idxs])
 
+def _check_index(df):
+    if not df.index.is_unique: raise ValueError('the index of the table is not unique: use df.reset_index(drop=True)')
+
 def _check_two(labels):
     "Refuse a table from which nothing can be told apart"
     check_classes(labels)
     if len(set(labels))<2: raise ValueError(f"all pictures are labelled '{class_names(labels).iloc[0]}': wrong labels are found where there are at least two classes")
 
-# %% ../nbs/25_suspects.ipynb #ee27279a
+# %% ../nbs/25_suspects.ipynb #57ff4462
 def out_of_fold(
     df:pd.DataFrame, # From `ingest`: `fn` and `labels`; `crop` where it is there, `person` where known
     n_folds:int=5, # As in `group_folds`
@@ -147,6 +161,7 @@ def out_of_fold(
     progress:bool=True, # Show progress bars
 )->pd.DataFrame: # A row a picture of `df`, a column a class; blank for a picture that cannot be read
     "Probabilities for each picture from a model that never saw it; with features='body' its body may have seen it: it was trained on public sets (UTKFace, CelebA, LFW)"
+    _check_index(df)
     if learn is not None: crops = None
     rows,get = _with_crops(df, crops, progress)
     _check_two(rows.labels)
@@ -266,7 +281,7 @@ def learner_table(
     parts = [_part_table(learn, i, o) for i,o in enumerate(('train','valid'))]
     return tuple(pd.concat(o, ignore_index=True) for o in zip(*parts))
 
-# %% ../nbs/25_suspects.ipynb #e81ca16f
+# %% ../nbs/25_suspects.ipynb #4eea5734
 REASONS = {'label error':['label'], 'loss':['loss'], 'conflict':['conflict'], 'copy':['exact_duplicates','near_duplicates'], 'leak':['leak'], 'no face':['no_face'],
     'several faces':['several_faces'], 'not a photo':['not_a_photo'], 'blurred':['blurry'], 'dark':['dark'], 'light':['light'], 'low information':['low_information'],
     'tiny':['tiny'], 'odd size':['odd_size'], 'odd shape':['odd_aspect_ratio'], 'unreadable':['unreadable'], 'review folder':['review']} # reason -> issues
@@ -274,25 +289,29 @@ COLS = ['fn','label','pred','prob','reason','score','why','other','source','spli
 
 def _rows(df, said, keep, reason, score, why='', other=''):
     "Rows of a queue for the pictures `keep` of `df`"
-    res = pd.concat([df[['fn']], class_names(df.labels).rename('label'), said], axis=1)
+    res = pd.concat([df.fn.map(str).astype(object), class_names(df.labels).rename('label'), said], axis=1)
     res = res.assign(reason=reason, score=score, why=why, other=other)
     for o in ('source','split'): res[o] = df[o].fillna('').astype(str) if o in df else ''
     return res.loc[np.asarray(keep, bool), COLS].sort_values('score', kind='stable')
 
-# %% ../nbs/25_suspects.ipynb #70310ada
+# %% ../nbs/25_suspects.ipynb #ecfe7987
 def _issues_frame(df, issues):
     "The issues of each picture of `df`, in its order, and the pairs of copies"
     d,pairs = (issues,None) if isinstance(issues, pd.DataFrame) else (issues.df,issues.pairs)
-    d = d if 'fn' not in d else d.set_index(d.fn.to_numpy())
-    return d[~d.index.duplicated()].reindex(df.fn).set_index(df.index),pairs
+    d = d.set_axis([str(o) for o in (d.fn if 'fn' in d else d.index)], axis=0)
+    fns = [str(o) for o in df.fn]
+    if len(fns) and len(d) and not d.index.isin(fns).any(): raise ValueError(f'the issues are of other pictures: {d.index[0]} is among them, and {fns[0]} in the table')
+    return d[~d.index.duplicated()].reindex(fns).set_index(df.index),pairs
 
 def _partners(df, d, pairs):
     "For each picture the other one: the better copy, or the copy that has another label"
-    other = d['copy_of'].fillna('').astype(str) if 'copy_of' in d else pd.Series('', df.index, dtype=object)
-    if pairs is None or not len(pairs): return other,pd.Series('', df.index, dtype=object)
-    if 'copy_of' not in d: other = df.fn.map(dict(zip(pairs.b[::-1], pairs.a[::-1]))).fillna('')
+    none = pd.Series('', df.index, dtype=object)
+    other = d['copy_of'].fillna('').map(str) if 'copy_of' in d else none
+    if pairs is None or not len(pairs): return other,none
+    fns,pairs = df.fn.map(str),pairs.assign(a=pairs.a.map(str), b=pairs.b.map(str))[::-1]
+    if 'copy_of' not in d: other = fns.map(dict(zip(pairs.b, pairs.a))).fillna('')
     cross = pairs[pairs.cross_label.astype(bool)] if 'cross_label' in pairs else pairs[:0]
-    return other,df.fn.map({**dict(zip(cross.a[::-1], cross.b[::-1])), **dict(zip(cross.b[::-1], cross.a[::-1]))}).fillna('')
+    return other,fns.map({**dict(zip(cross.a, cross.b)), **dict(zip(cross.b, cross.a))}).fillna('')
 
 def _issue_rows(df, said, issues):
     "Rows of a queue for each issue that `find_issues` found"
@@ -308,7 +327,7 @@ def _issue_rows(df, said, issues):
         res.append(_rows(df, said, keep, reason, score, why, rival if reason=='conflict' else copy_of if reason in ('copy','leak') else ''))
     return res
 
-# %% ../nbs/25_suspects.ipynb #24f53efb
+# %% ../nbs/25_suspects.ipynb #7898f1ac
 def _said(df, probs, issues):
     "What a model says of each picture: the given probabilities, or those of the check"
     if probs is not None: return predictions(probs)
@@ -325,6 +344,17 @@ def _review_rows(review):
     said = pd.DataFrame(dict(pred=class_names(review.said), prob=p[LABELS].max(axis=1)))
     return _rows(review, said, np.ones(len(review)), 'review folder', pd.Series(at, review.index), 'a visitor chose this label')
 
+# %% ../nbs/25_suspects.ipynb #d68417d0
+def _doubt(df, said): return [f'labelled {l}, a model that never saw it says {p}' for l,p in zip(class_names(df.labels), said.pred)]
+
+def _in_order(parts):
+    "Parts of a queue by reason, then as they are"
+    parts = [o for o in parts if len(o)]
+    if not parts: return pd.DataFrame(columns=COLS)
+    res = pd.concat(parts, ignore_index=True)
+    rank = {o:i for i,o in enumerate(REASONS)}
+    return res.sort_values('reason', key=lambda o: o.map(rank), kind='stable').reset_index(drop=True)
+
 def queue(
     df:pd.DataFrame, # From `ingest`
     issues=None, # From `find_issues`, or a table with `fn` and columns is_<issue>_issue and <issue>_score
@@ -335,7 +365,7 @@ def queue(
     said:pd.DataFrame=None, # What a model says of each picture, from `predictions`; by default by `probs`, else by the check
 )->pd.DataFrame: # `fn label pred prob reason score why other source split`
     "Everything worth a look, a row a picture and reason, in the order of `REASONS` and worst first; scores are 0 to 1 and low is bad"
-    if not df.index.is_unique: raise ValueError('the index of the table is not unique: use df.reset_index(drop=True)')
+    _check_index(df)
     res = []
     if probs is not None or said is None: said = _said(df, None if probs is None else _frame(df, probs), issues)
     if probs is not None:
@@ -348,17 +378,7 @@ def queue(
     if review is not None: res.append(_review_rows(review))
     return _in_order(res)
 
-def _doubt(df, said): return [f'labelled {l}, a model that never saw it says {p}' for l,p in zip(class_names(df.labels), said.pred)]
-
-def _in_order(parts):
-    "Parts of a queue by reason, then as they are"
-    parts = [o for o in parts if len(o)]
-    if not parts: return pd.DataFrame(columns=COLS)
-    res = pd.concat(parts, ignore_index=True)
-    rank = {o:i for i,o in enumerate(REASONS)}
-    return res.sort_values('reason', key=lambda o: o.map(rank), kind='stable').reset_index(drop=True)
-
-# %% ../nbs/25_suspects.ipynb #6ed92d5d
+# %% ../nbs/25_suspects.ipynb #ab0cf788
 def by_picture(
     q:pd.DataFrame, # From `queue`
 )->pd.DataFrame: # The same columns, a row a picture; `reason` is like 'copy, blurred'

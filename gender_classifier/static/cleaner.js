@@ -151,6 +151,7 @@ function build(no) {
   ui.grid = h('div', {className: 'gc-cleaner-grid', role: 'group', 'aria-label': 'Pictures'});
   ui.none = h('p', {className: 'gc-cleaner-none', textContent: 'No picture is left here. Choose another reason, or show all.'});
   ui.counts = h('span', {className: 'gc-cleaner-counts'});
+  ui.kept = h('p', {className: 'gc-cleaner-help'});
   ui.apply = button('Apply …', {className: 'gc-cleaner-main'});
   ui.undo = button('Undo the last …');
   ui.asked = h('p');
@@ -164,7 +165,7 @@ function build(no) {
   const pager = h('div', {className: 'gc-cleaner-row'}, ui.prev, ui.where, ui.next);
   const bar = h('div', {className: 'gc-cleaner-row gc-cleaner-bar'}, ui.counts, ui.apply, ui.undo);
   ui.root = h('div', {className: 'gc-cleaner', role: 'region', 'aria-label': 'Pictures to look at'},
-    ui.filters, pager, ui.help, ui.every, ui.grid, ui.none, bar, ui.confirm, ui.status, ui.history);
+    ui.filters, pager, ui.help, ui.every, ui.grid, ui.none, bar, ui.confirm, ui.status, ui.kept, ui.history);
   return ui;
 }
 
@@ -332,6 +333,7 @@ function render({model, el}) {
     const keys = s.choices.filter(c => c.key).map(c => `${c.key} ${c.text}`).join(', ');
     put(ui.help, `Keys, when a picture is marked: ${keys}, each of which moves on; u undo, arrows to another picture, Page Up and Page Down to another page.`);
     put(ui.counts, s.counts.all ? `To apply: ${toDo(s.counts)}.` : 'Nothing to apply.');
+    put(ui.kept, `Choices are kept in ${s.journal}.`);
     ui.apply.disabled = !s.counts.all;
     ui.undo.disabled = !s.history.some(o => !o.undone);
     if (JSON.stringify(s.history) !== last.history) ui.list.replaceChildren(...s.history.map(o => historyLine(o, askUndo)));
