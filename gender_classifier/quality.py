@@ -298,7 +298,7 @@ def blur_limit(
     mid = np.median(s)
     return float(np.clip(mid-z*1.4826*np.median(abs(s-mid)), -.86, -.75))
 
-# %% ../nbs/14_quality.ipynb #f87c2a8d
+# %% ../nbs/14_quality.ipynb #f8641730
 def _score_tiny(m): return np.minimum(_half_at(m[['w','h']].min(axis=1), _PICTURE), np.where(m.n_faces>0, _half_at(m[['face_w','face_h']].min(axis=1), _FACE), 1))
 def _score_dark(m): return m.bright_99.clip(0,1)
 def _score_light(m): return (1-m.bright_5).clip(0,1)
@@ -306,7 +306,8 @@ def _score_low_information(m): return (m.entropy/10).clip(0,1)
 def _score_odd_aspect_ratio(m): return np.minimum(m.w/m.h, m.h/m.w)
 def _score_blurry(m):
     face = m.sharpness[m.n_faces!=0]
-    return (.5+(m.sharpness-blur_limit(face if len(face) else m.sharpness))/1.2).clip(0,1)
+    s = (.5+(m.sharpness-blur_limit(face if len(face) else m.sharpness))/1.2).clip(0,1)
+    return s.where(m.entropy>=3, 1) # a wall is not blurred
 
 def _score_odd_size(m):
     "cleanvision's rule, three times the middle half beyond it, on a scale of doublings, and never less than twice as large or small"
@@ -395,7 +396,7 @@ def _why(df, names):
     flags = df[[f'is_{o}_issue' for o in names]].to_numpy(bool)
     return ['; '.join(ISSUES[names[j]] for j in np.flatnonzero(o)) if o.any() else '' for o in flags]
 
-# %% ../nbs/14_quality.ipynb #79f3c953
+# %% ../nbs/14_quality.ipynb #f3d08320
 def _known_copies(measures, root, state, progress):
     "`find_copies` by what is known from before, if it is known where that is kept"
     from gender_classifier.copies import find_copies
@@ -437,5 +438,5 @@ def find_issues(
     pairs = _known_copies(here, root, state, progress) if set(names)&{*_COPIES,*_RELATIONS} else pd.DataFrame(dict(a=[], b=[], kind=[], score=[]), dtype=object)
     pairs = _with_sides(pairs, df.assign(fn=fn))
     shown = {o:rows[o].to_numpy() for o in _SHOWN if o not in df}
-    res = df.assign(**shown, copy_of=fn.map(copy_groups(pairs, here)).fillna('').astype(object), **found, **_pair_issues(df, pairs, names))
+    res = df.assign(**shown, copy_of=fn.map(copy_groups(pairs, here).to_dict()).astype(object).fillna(''), **found, **_pair_issues(df, pairs, names))
     return Issues(res.assign(why=_why(res, names)), pairs, _summary(res, names))

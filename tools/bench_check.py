@@ -75,12 +75,12 @@ def report_copies(truth, pairs, n):
 def report_issues(truth, df):
     "Print recall and precision of each kind of issue, and what the false ones are"
     t = truth.set_index('fn').issue.reindex(df.fn).fillna('')
-    print(f'  {"":18}planted  found        flagged  planted among them')
+    print(f'  {"":18}planted  found          flagged: this was planted, another problem was, nothing was')
     for k in sorted(set(t)-{'', 'label', 'near_duplicates', 'exact_duplicates'}):
         flag = df[f'is_{k}_issue'].to_numpy()
         if k=='no_face': flag = flag|df.is_not_a_photo_issue.to_numpy()
         y = (t==k).to_numpy()
-        print(f'  {k:18}{y.sum():7}  {(y&flag).sum():5} ({(y&flag).sum()/y.sum():.1%})  {flag.sum():7}  {(y&flag).sum()/max(flag.sum(), 1):.1%}')
+        print(f'  {k:18}{y.sum():7}  {(y&flag).sum():5} ({(y&flag).sum()/y.sum():.1%})  {(y&flag).sum():7} {(flag&~y&(t!='').to_numpy()).sum():5} {(flag&(t=='').to_numpy()).sum():5}  precision {(y&flag).sum()/max((flag&(y|(t=='').to_numpy())).sum(), 1):.1%}')
     print('  clean ones flagged:', {k:int(df[f'is_{k}_issue'].to_numpy()[(t=='').to_numpy()].sum()) for k in [c[3:-6] for c in df if c.startswith('is_') and c.endswith('_issue')]})
 
 def report_labels(truth, df, issues):
