@@ -92,7 +92,7 @@ def _counts_md(
         out += [f'### {GROUP_TITLES.get(by, by)}', _md_table(['', *cols, 'men among faces'], rows)]
     return '\n\n'.join(out)
 
-# %% ../nbs/18_datacard.ipynb #56d44fd4
+# %% ../nbs/18_datacard.ipynb #8776e96f
 def _history(journal):
     "History of a `Journal`, or a table like it; empty if there is none"
     cols = dict(fn='', action='', label='', was='', why='', state='applied', undone=False)
@@ -101,7 +101,7 @@ def _history(journal):
 
 def _outcome(d):
     "The last thing that was done to each picture and not undone; `was` is its label before the first"
-    d = d[(d.state=='applied')&~d.undone.astype(bool)]
+    d = d[d.state.isin(['applied','lost'])&~d.undone.astype(bool)] # lost: removed, and gone from the trash as well
     first = d.was.where(d.was.fillna('')!='').groupby(d.fn).transform('first').fillna('')
     return d.assign(was=first).drop_duplicates('fn', keep='last')
 
