@@ -220,24 +220,21 @@ def need(
 TRAIN_PACKAGES = 'torch','torchvision','fastai','pandas','sklearn','safetensors','onnx','onnxscript'
 
 # %% ../nbs/40_cli.ipynb #2f4193f6
-def _kept(path, neither):
-    "A data set with labels as they were changed, without what was removed, and with its fixed test set marked"
+def _held(args):
+    "The data sets with labels as they were changed, without what was removed, and with their fixed test sets marked"
     import pandas as pd
-    from gender_classifier.clean import with_edits
-    from gender_classifier.ingest import Ingested, ingest
-    from gender_classifier.splits import hold_out
-    data = with_edits(ingest(path, neither), path)
-    df,out = hold_out(data.df, path)
+    from gender_classifier.datacli import read_data
+    from gender_classifier.ingest import Ingested, concat
+    from gender_classifier.splits import data_roots, hold_out
+    if args.state and len(args.data)>1: raise UsageError('--state is of one data set: give one DATA with it')
+    data = concat(*[read_data(o, args.neither, args.state) for o in args.data])
+    df,out = hold_out(data.df, [r for o in args.data for r in data_roots(o)], state=args.state)
     return Ingested(df, pd.concat([data.skipped, out])) if len(out) else Ingested(df, data.skipped)
 
 def _read_data(args):
     "A table of crops and of the part, train or valid, that each belongs to"
-    from gender_classifier.core import image_files
     from gender_classifier.crops import make_crops
-    from gender_classifier.ingest import concat
-    for o in args.data:
-        if Path(o).is_dir() and not image_files(o): raise UsageError(f'{o} holds no pictures')
-    data = concat(*[_kept(o, args.neither) for o in args.data])
+    data = _held(args)
     df,bad = make_crops(data.df, args.size, cache=args.cache, n_workers=args.threads, progress=_is_tty(sys.stdout))
     out = [*data.skipped[['fn','reason']].values, *bad[['fn','reason']].values]
     for fn,why in out[:10]: _say(f'left out: {fn} ({why})')
@@ -346,6 +343,7 @@ def _add_train(sub):
     p.add_argument('--lr', type=_positive, default=2e-3, metavar='LR', help='largest learning rate (default: 0.002)')
     p.add_argument('--valid', type=_share, default=.2, metavar='P', help='share of the pictures kept for validation where the data do not say (default: 0.2)')
     p.add_argument('--seed', type=int, default=42, metavar='N', help='of everything random (default: 42)')
+    p.add_argument('--state', metavar='FOLDER', help='where is written down what was changed in DATA, if data commands were given a --state (default: DATA/.gender_classifier)')
     p.add_argument('--cache', metavar='FOLDER', help='where crops are kept (default: the user\'s cache)')
     p.add_argument('--threads', type=_count, metavar='N', help='threads that cut crops out (default: one a processor)')
     p.add_argument('--resume', action='store_true', help='go on with a run that was cut off, all else being the same')
