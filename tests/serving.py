@@ -55,6 +55,7 @@ def until(cond, seconds=30):
     assert res, f'not so within {seconds} s'
     return res
 
+TOKEN = 'test'
 SETTINGS = {'apputils-extension/notification':dict(fetchNews='false', checkForUpdates=False), 'notebook-extension/tracker':dict(windowingMode='none'),
             'docmanager-extension/plugin':dict(autosave=False)}
 
@@ -67,7 +68,7 @@ def jupyterlab(path, project):
         fn.write_text(json.dumps(v))
     env = {f'JUPYTER{k}':str(path/v) for k,v in dict(LAB_SETTINGS_DIR='.settings', LAB_WORKSPACES_DIR='.workspaces', _CONFIG_DIR='.config', _RUNTIME_DIR='.runtime', _DATA_DIR='.data').items()}
     env |= dict(IPYTHONDIR=str(path/'.ipython'), PYTHONPATH=os.pathsep.join([str(project), *filter(None, [os.environ.get('PYTHONPATH')])]))
-    args = ['--no-browser', '--ip=127.0.0.1', '--port=0', '--allow-root', f'--ServerApp.root_dir={path}', '--IdentityProvider.token=', '--ServerApp.password=']
+    args = ['--no-browser', '--ip=127.0.0.1', '--port=0', '--allow-root', f'--ServerApp.root_dir={path}', f'--IdentityProvider.token={TOKEN}']
     log = path/'.lab.log'
     with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *args], stdout=f, stderr=f, env=os.environ | env, cwd=path)
     try:
@@ -76,16 +77,29 @@ def jupyterlab(path, project):
         yield re.search(r'http://127\.0\.0\.1:\d+', log.read_text())[0]
     finally: kill(p)
 
+def start_kernel(url, name):
+    "Start a notebook's kernel before its page is opened: a page quicker than the kernel starts two, and cells sent to the one that is stopped are lost"
+    def call(at, data=None):
+        status,_,body = ask(f'{url}/api/{at}', data and json.dumps(data).encode(), {'Authorization':f'token {TOKEN}', 'Content-Type':'application/json'})
+        assert status<300, body
+        return json.loads(body)
+    no = call('sessions', dict(path=name, name=name, type='notebook', kernel=dict(name='python3')))['kernel']['id']
+    until(lambda: call(f'kernels/{no}')['execution_state'] in ('idle','starting'), 60)
+
 def run_in_lab(browser, url, name):
     "The notebook `name`, opened in JupyterLab, and all its cells sent to run"
+    start_kernel(url, name)
     page = browser.new_page(viewport=dict(width=1280, height=1000))
-    page.goto(f'{url}/lab/tree/{name}')
+    page.goto(f'{url}/lab/tree/{name}?token={TOKEN}')
     page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=120_000)
     page.locator('.jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]').wait_for(timeout=120_000)
+    page.locator('.jp-NotebookPanel-toolbar .jp-KernelName, .jp-NotebookPanel-toolbar .jp-Toolbar-kernelName').filter(has_text='Python 3').first.wait_for(timeout=60_000)
+    dialog = page.locator('.jp-Dialog .jp-mod-accept') # such as the question for a kernel, where one is slow to come
     def started():
+        if dialog.count(): dialog.first.click()
         page.get_by_role('menuitem', name='Run', exact=True).click()
         page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
         page.wait_for_timeout(3000)
-        return re.search(r'[*\d]', page.locator('.jp-Notebook .jp-CodeCell .jp-InputPrompt').first.inner_text())
+        return not dialog.count() and re.search(r'[*\d]', page.locator('.jp-Notebook .jp-CodeCell .jp-InputPrompt').first.inner_text())
     until(started, 60) # what is asked of a process that has only just started can be lost
     return page

@@ -1,16 +1,15 @@
 "The cleaner in a real JupyterLab in a real browser, Chromium: choose, switch the view, page, apply, undo, by mouse and by keyboard"
-import json, os, re, subprocess, sys, time
-from contextlib import contextmanager
+import json, re
 from pathlib import Path
 import nbformat, pytest
-from serving import ask, kill, until
+from serving import jupyterlab, run_in_lab, until
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed, so no test in a browser')
 for o in ('jupyterlab', 'anywidget', 'fastai'): pytest.importorskip(o)
 
 SETUP = '''
 from types import SimpleNamespace
-import pandas as pd, torch
+import ipywidgets as w, pandas as pd, torch
 from gender_classifier.cleaner import Cleaner, SafeCleaner
 from gender_classifier.ingest import ingest
 
@@ -31,12 +30,10 @@ class Constant(torch.nn.Module):
     def __init__(self): super().__init__(); self.bias = torch.nn.Parameter(torch.tensor([1.,2.]))
     def forward(self, x): return self.bias.expand(len(x), -1)
 safe = SafeCleaner(Learner(single_block(32).dataloaders('lesson', bs=4, num_workers=0), Constant(), CrossEntropyLossFlat()), height=64)
-safe
+apply,undo = (w.Button(description=o) for o in ('apply it','undo it'))
+apply.on_click(lambda _: safe.apply()); undo.on_click(lambda _: safe.undo())
+w.VBox([safe.widget, w.HBox([apply, undo])])
 '''
-
-TOKEN = 'test'
-SETTINGS = {'apputils-extension/notification':dict(fetchNews='false', checkForUpdates=False), 'notebook-extension/tracker':dict(windowingMode='none'),
-            'docmanager-extension/plugin':dict(autosave=False)}
 
 def make_data(path):
     "Folders of drawn faces, a notebook that shows cleaners of them, and JupyterLab's settings"
@@ -46,35 +43,6 @@ def make_data(path):
     cells = [SETUP, *(f"{o} = cleaner({o!r}, n=4)\n{o}" for o in ('mouse', 'keys', 'broken')), LESSON]
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(o.strip()) for o in cells], metadata=dict(kernelspec=dict(name='python3', display_name='Python 3')))
     nbformat.write(nb, path/'clean.ipynb')
-    for k,v in SETTINGS.items():
-        fn = path/f'.settings/@jupyterlab/{k}.jupyterlab-settings'
-        fn.parent.mkdir(parents=True, exist_ok=True)
-        fn.write_text(json.dumps(v))
-
-def start_kernel(url, fn):
-    "Start the notebook's kernel before its page is opened: JupyterLab may start two and stop the one it uses, if the page is quicker than the kernel"
-    def call(at, data=None):
-        status,_,body = ask(f'{url}/api/{at}', data and json.dumps(data).encode(), {'Authorization':f'token {TOKEN}', 'Content-Type':'application/json'})
-        assert status < 300, body
-        return json.loads(body)
-    no = call('sessions', dict(path=fn, name=fn, type='notebook', kernel=dict(name='python3')))['kernel']['id']
-    until(lambda: call(f'kernels/{no}')['execution_state'] != 'dead', 60)
-
-@contextmanager
-def jupyterlab(path, project):
-    "JupyterLab with its home in `path`; gives its address"
-    env = {f'JUPYTER{k}':str(path/v) for k,v in dict(LAB_SETTINGS_DIR='.settings', LAB_WORKSPACES_DIR='.workspaces', _CONFIG_DIR='.config', _RUNTIME_DIR='.runtime', _DATA_DIR='.data').items()}
-    env |= dict(IPYTHONDIR=str(path/'.ipython'), PYTHONPATH=os.pathsep.join([str(project), *filter(None, [os.environ.get('PYTHONPATH')])]))
-    args = ['--no-browser', '--ip=127.0.0.1', '--port=0', '--allow-root', f'--ServerApp.root_dir={path}', f'--IdentityProvider.token={TOKEN}']
-    log = path/'.lab.log'
-    with open(log, 'w') as f: p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', *args], stdout=f, stderr=f, env=os.environ | env, cwd=path)
-    try:
-        end = time.monotonic()+120
-        while not (m := re.search(r'http://127\.0\.0\.1:\d+', log.read_text())):
-            assert p.poll() is None and time.monotonic()<end, log.read_text()
-            time.sleep(.2)
-        yield m[0]
-    finally: kill(p)
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory, project, chromium):
@@ -83,15 +51,9 @@ def lab(tmp_path_factory, project, chromium):
     make_data(path)
     with jupyterlab(path, project) as url, sync_api.sync_playwright() as p:
         b = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-        page = b.new_page(viewport=dict(width=1280, height=1000))
+        page = run_in_lab(b, url, 'clean.ipynb')
         page.faults = []
         page.on('pageerror', lambda e: page.faults.append(str(e)))
-        start_kernel(url, 'clean.ipynb')
-        page.goto(f'{url}/lab/tree/clean.ipynb?token={TOKEN}')
-        page.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=120_000)
-        page.locator('.jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]').wait_for(timeout=120_000)
-        page.get_by_role('menuitem', name='Run', exact=True).click()
-        page.get_by_role('menuitem', name='Run All Cells', exact=True).click()
         try: page.locator('.jp-OutputArea-output .widget-vbox select').first.wait_for(timeout=120_000) # the last cell's
         except sync_api.TimeoutError: pytest.fail(page.locator('.jp-Notebook').inner_text()[-3000:])
         yield page,path
@@ -270,6 +232,12 @@ def test_the_lesson_s_own(lab):
     drop.select_option('<Delete>')
     box.locator('select').nth(0).select_option('male'); box.locator('select').nth(0).select_option('female')
     page.wait_for_function("e => e.querySelectorAll('select')[2].value==='<Delete>'", arg=box.element_handle())
+    before = files(path/'lesson')
+    box.get_by_role('button', name='apply it').click()
+    until(lambda: len(files(path/'lesson'))==11)
+    assert len(list((path/'lesson/.gender_classifier/trash').rglob('*.jpg'))) == 1
+    box.get_by_role('button', name='undo it').click()
+    until(lambda: files(path/'lesson')==before)
 
 def test_saved_and_loaded_again(lab):
     "Choices are there when the page is loaded again, and the saved notebook holds no picture; no script of the page has failed"
