@@ -241,7 +241,7 @@ def label_errors(
     score,is_issue = _label_scores(res.label, probs)
     return res.assign(label_score=score, is_label_issue=is_issue).sort_values('label_score', kind='stable')
 
-# %% ../nbs/25_suspects.ipynb #d1412716
+# %% ../nbs/25_suspects.ipynb #9536d360
 def _files(items):
     "The file of each item of a data set: paths, or rows with `crop` or `fn`; raises `ValueError`"
     fns = items['fn'] if isinstance(items, pd.DataFrame) and 'fn' in items else items
@@ -257,7 +257,7 @@ def losses(
     if t.ndim==1: return -np.log(p[np.arange(len(p)), t.astype(int)])
     return -(t*np.log(p)+(1-t)*np.log(1-p)).mean(1)
 
-# %% ../nbs/25_suspects.ipynb #b82d524a
+# %% ../nbs/25_suspects.ipynb #55ed6276
 def _labels_of(targs, vocab):
     "Targets as labels: '' where none holds, 'a;b' where several do"
     if targs.ndim==1: return ['' if vocab[int(o)]=='neither' else str(vocab[int(o)]) for o in targs]
@@ -281,7 +281,7 @@ def learner_table(
     parts = [_part_table(learn, i, o) for i,o in enumerate(('train','valid'))]
     return tuple(pd.concat(o, ignore_index=True) for o in zip(*parts))
 
-# %% ../nbs/25_suspects.ipynb #4eea5734
+# %% ../nbs/25_suspects.ipynb #7f3c149a
 REASONS = {'label error':['label'], 'loss':['loss'], 'conflict':['conflict'], 'copy':['exact_duplicates','near_duplicates'], 'leak':['leak'], 'no face':['no_face'],
     'several faces':['several_faces'], 'not a photo':['not_a_photo'], 'blurred':['blurry'], 'dark':['dark'], 'light':['light'], 'low information':['low_information'],
     'tiny':['tiny'], 'odd size':['odd_size'], 'odd shape':['odd_aspect_ratio'], 'unreadable':['unreadable'], 'review folder':['review']} # reason -> issues
@@ -294,7 +294,7 @@ def _rows(df, said, keep, reason, score, why='', other=''):
     for o in ('source','split'): res[o] = df[o].fillna('').astype(str) if o in df else ''
     return res.loc[np.asarray(keep, bool), COLS].sort_values('score', kind='stable')
 
-# %% ../nbs/25_suspects.ipynb #ecfe7987
+# %% ../nbs/25_suspects.ipynb #e7fb178a
 def _issues_frame(df, issues):
     "The issues of each picture of `df`, in its order, and the pairs of copies"
     d,pairs = (issues,None) if isinstance(issues, pd.DataFrame) else (issues.df,issues.pairs)
@@ -327,7 +327,7 @@ def _issue_rows(df, said, issues):
         res.append(_rows(df, said, keep, reason, score, why, rival if reason=='conflict' else copy_of if reason in ('copy','leak') else ''))
     return res
 
-# %% ../nbs/25_suspects.ipynb #7898f1ac
+# %% ../nbs/25_suspects.ipynb #a7c3b4a5
 def _said(df, probs, issues):
     "What a model says of each picture: the given probabilities, or those of the check"
     if probs is not None: return predictions(probs)
@@ -344,7 +344,7 @@ def _review_rows(review):
     said = pd.DataFrame(dict(pred=class_names(review.said), prob=p[LABELS].max(axis=1)))
     return _rows(review, said, np.ones(len(review)), 'review folder', pd.Series(at, review.index), 'a visitor chose this label')
 
-# %% ../nbs/25_suspects.ipynb #d68417d0
+# %% ../nbs/25_suspects.ipynb #7fb9d395
 def _doubt(df, said): return [f'labelled {l}, a model that never saw it says {p}' for l,p in zip(class_names(df.labels), said.pred)]
 
 def _in_order(parts):
@@ -378,7 +378,7 @@ def queue(
     if review is not None: res.append(_review_rows(review))
     return _in_order(res)
 
-# %% ../nbs/25_suspects.ipynb #ab0cf788
+# %% ../nbs/25_suspects.ipynb #7e2fd8a9
 def by_picture(
     q:pd.DataFrame, # From `queue`
 )->pd.DataFrame: # The same columns, a row a picture; `reason` is like 'copy, blurred'
