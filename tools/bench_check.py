@@ -80,7 +80,9 @@ def report_issues(truth, df):
         flag = df[f'is_{k}_issue'].to_numpy()
         if k=='no_face': flag = flag|df.is_not_a_photo_issue.to_numpy()
         y = (t==k).to_numpy()
-        print(f'  {k:18}{y.sum():7}  {(y&flag).sum():5} ({(y&flag).sum()/y.sum():.1%})  {(y&flag).sum():7} {(flag&~y&(t!='').to_numpy()).sum():5} {(flag&(t=='').to_numpy()).sum():5}  precision {(y&flag).sum()/max((flag&(y|(t=='').to_numpy())).sum(), 1):.1%}')
+        clean = (t=='').to_numpy()
+        a, b, c = (y&flag).sum(), (flag&~y&~clean).sum(), (flag&clean).sum()
+        print(f'  {k:18}{y.sum():7}  {a:5} ({a/y.sum():6.1%})  {a:7} {b:7} {c:7}   precision {a/max(a+c, 1):.1%}')
     print('  clean ones flagged:', {k:int(df[f'is_{k}_issue'].to_numpy()[(t=='').to_numpy()].sum()) for k in [c[3:-6] for c in df if c.startswith('is_') and c.endswith('_issue')]})
 
 def report_labels(truth, df, issues):
