@@ -170,6 +170,8 @@ def _write(self:Journal, entries):
     return new[len(new)-len(entries):]
 
 # %% ../nbs/17_clean.ipynb #49e6820d
+_HEAD = b'fn,label,why,time\n' # the first line of `labels.csv`
+
 def _csv(book):
     "What `labels.csv` is to hold; '' if there is no edited label"
     labels = book.effects()[0]
@@ -184,6 +186,7 @@ def _labels_csv(self:Journal, write=True)->bool: # Was it as it should be?
     "Make `labels.csv` say what the journal says"
     fn,new = self.path/'labels.csv',_csv(self.book).encode('utf-8', 'surrogateescape')
     old = fn.read_bytes() if fn.is_file() else b''
+    if old and not old.startswith(_HEAD): return True # somebody else's: left alone
     if old==new or not write: return old==new
     part = fn.with_suffix('.part')
     try:
@@ -383,8 +386,10 @@ def _forth(self:Journal, k, o, again):
     "Do what the change `o` says"
     src = self.root/o['fn']
     if o['action']=='keep': return
-    if o['to']: move_file(src, (self.path if o['action']=='remove' else self.root)/o['to'], again, k)
-    else: os.lstat(src)
+    if not o['to']: return os.lstat(src)
+    home = Path(os.path.realpath(src.parent))
+    if not home.is_relative_to(os.path.realpath(self.root)): raise JournalError(f'its folder is a link to {home}, outside the data set: nothing is moved there')
+    move_file(src, (self.path if o['action']=='remove' else self.root)/o['to'], again, k)
 
 @patch
 def _and_back(self:Journal, k, o, again, last):
@@ -408,7 +413,7 @@ def _prune(self:Journal, top, o):
 @patch
 def _carry_out(self:Journal, todo, again=False):
     "Do or undo what was written down, and write down how it ended"
-    ends,last = [],self.book.last_of()
+    ends,last = [],self.book.last_of() if any(back for *_,back in todo) else {}
     for k,o,back in todo:
         try: self._and_back(k, o, again, last) if back else self._forth(k, o, again)
         except JournalError as e: ends.append(dict(op='failed', of=k, error=str(e)))

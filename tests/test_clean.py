@@ -668,3 +668,20 @@ def test_review_folder_is_not_trusted(tmp_path):
     (path/'review.jsonl').write_text(''.join(json.dumps(o)+'\n' for o in lines)+'\0\0')
     with pytest.warns(UserWarning, match='7 lines of .* are left out'): df = read_review(path)
     assert df[['labels', 'said', 'p_male', 'source']].values.tolist() == [['female', 'male', .8, 'review']]
+
+def test_what_is_not_ours_stays(data, tmp_path):
+    "A labels.csv that somebody else wrote into the state folder, and pictures behind a link out of the data set"
+    state,away = tmp_path/'state',tmp_path/'away'
+    state.mkdir()
+    (state/'labels.csv').write_text('mine')
+    fn = next(o for o in sorted(data.rglob('*')) if o.is_file())
+    j = Journal(data, state)
+    j.relabel(fn, 'neither')
+    j.apply()
+    assert (state/'labels.csv').read_text() == 'mine' and Journal(data, state).labels
+    away.mkdir()
+    shutil.copy(fn, away/'one.jpg')
+    (data/'other').symlink_to(away, target_is_directory=True)
+    j.remove(data/'other/one.jpg')
+    res = j.apply()
+    assert (away/'one.jpg').is_file() and 'is a link to' in res.failed.error.iloc[0] and not len(res.done)
