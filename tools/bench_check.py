@@ -2,15 +2,13 @@
 
     python tools/bench_check.py [--faces FOLDER ...] [--others FOLDER] [--n 4000] [--seed 42] [--keep FOLDER]
     python tools/bench_check.py --scale 20000 [--add 100]
-    python tools/bench_check.py --train [--epochs 3] [--seeds 3]
 
 Copies N faces of the folders (by default of utkface and celeba in ../shared/data, or what GENDER_CLASSIFIER_DATA names) to a
 temporary folder and plants problems in them (`synth.make_messy`): 10 % wrong labels, 3 % near-copies, 2 % blurred, 2 % without a face
 and more. Then prints for each kind how many were planted, how many of them were found, and how much of what was found was planted.
 Faces of real sets have problems of their own, so what was found and not planted is not always wrong: pairs are compared once more
 at full size by another measure, which tells copies that were there before from mistakes.
-With --scale, the seconds and memory of a check of that many pictures, of a second one, and of one more after --add pictures are added.
-With --train, balanced accuracy on pictures left alone, learning from the folder as it is, and as it is after cleaning."""
+With --scale, the seconds and memory of a check of that many pictures, of a second one, and of one more after --add pictures are added."""
 import argparse, os, pickle, platform, random, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
