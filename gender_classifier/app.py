@@ -9,7 +9,6 @@ __all__ = ['REVIEW', 'CSP', 'SERVED', 'TEMPLATE', 'OwnKernel', 'Visitors', 'Serv
 # %% ../nbs/03_app.ipynb #01224eb1
 import contextlib, errno, logging, os, re, signal, sys, tempfile, webbrowser
 from datetime import datetime, timezone
-from importlib.resources import files
 from pathlib import Path
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NATIVE_KERNEL_NAME, NoSuchKernel
 from jupyter_server.auth.identity import IdentityProvider, User
@@ -21,6 +20,7 @@ from tornado.web import RequestHandler
 from traitlets.config import Config
 from voila.app import Voila
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
+from .core import read_static
 
 # %% ../nbs/03_app.ipynb #27c329b7
 class OwnKernel(KernelSpecManager):
@@ -165,18 +165,7 @@ TEMPLATE = """<!DOCTYPE html>
 <meta name="robots" content="noindex">
 <title>Female, male or neither?</title>
 <link rel="icon" href="data:,">
-<style>
-body {margin:0; background:#f4f5f7; color:#1d2330; font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif}
-#loading {position:fixed; inset:0; display:grid; place-items:center; font-size:20px}
-body:not(.gc-wait) #loading {display:none}
-.widget-box {display:flex; min-width:0}
-.widget-vbox {flex-direction:column}
-.gc-lost:not(:empty) {position:fixed; inset:0 0 auto 0; z-index:1000; display:flex; flex-wrap:wrap; gap:8px 20px; justify-content:center; align-items:center; padding:12px 20px;
-  background:#7a1a12; color:#fff}
-.gc-lost button {font:inherit; font-weight:600; padding:8px 18px; border:0; border-radius:8px; background:#fff; color:#7a1a12; cursor:pointer}
-.gc-lost button:focus-visible {outline:3px solid #ffb000; outline-offset:2px}
-.gc-fail {max-width:640px; margin:80px auto; padding:0 20px}
-</style>
+<style>STYLE</style>
 </head>
 <body class="gc-wait" data-voila="voila">
 <div id="loading" role="status"><noscript>This page needs JavaScript.</noscript><span>Getting ready …</span></div>
@@ -201,7 +190,7 @@ body:not(.gc-wait) #loading {display:none}
 </script>
 </body>
 </html>
-""".replace('CLIENT', (files('gender_classifier')/'static/client.js').read_text(encoding='utf-8'))
+""".replace('STYLE', read_static('client.css')).replace('CLIENT', read_static('client.js'))
 
 # %% ../nbs/03_app.ipynb #ce4fce0a
 def _server(tmp, *args, **kwargs):

@@ -144,6 +144,7 @@ def _check_head(self:Journal):
     if self.state and root and os.path.isdir(root) and os.path.realpath(root)!=os.path.realpath(self.root):
         raise JournalError(f'{self.path} belongs to the data set {root}: name another folder for this one with the option state (--state FOLDER)')
 
+# %% ../nbs/17_clean.ipynb #e4cc4662
 @contextmanager
 def _locked(self):
     "Hold the data set's lock; other processes wait for it, and what they wrote is read"
@@ -411,6 +412,12 @@ def _prune(self:Journal, top, o):
 
 # %% ../nbs/17_clean.ipynb #84cedbdf
 @patch
+def _folders(self:Journal, o):
+    "The folders in which a change has changed a name"
+    top = self.path if o['action']=='remove' else self.root
+    return {(self.root/o['fn']).parent, *(top/d for d in Path(o['to']).parents)}
+
+@patch
 def _carry_out(self:Journal, todo, again=False):
     "Do or undo what was written down, and write down how it ended"
     ends,last = [],self.book.last_of() if any(back for *_,back in todo) else {}
@@ -426,6 +433,7 @@ def _carry_out(self:Journal, todo, again=False):
     self._write(ends)
     return [o for (_,o,_),e in zip(todo, ends) if e['op']=='done'],[(o,e['error']) for (_,o,_),e in zip(todo, ends) if e['op']=='failed']
 
+# %% ../nbs/17_clean.ipynb #1f7d9477
 @patch
 def _hold_room(self:Journal, n):
     "Keep room on the disk for the lines that say how `n` operations ended; `OSError` if there is none"
@@ -443,12 +451,7 @@ def _free_room(self:Journal):
     "Give that room back"
     with suppress(OSError): (self.path/'journal.room').unlink(missing_ok=True)
 
-@patch
-def _folders(self:Journal, o):
-    "The folders in which a change has changed a name"
-    top = self.path if o['action']=='remove' else self.root
-    return {(self.root/o['fn']).parent, *(top/d for d in Path(o['to']).parents)}
-
+# %% ../nbs/17_clean.ipynb #c64588a5
 @patch
 def _result(self:Journal, batch, ends, undone=False):
     "An `Applied` of what `_carry_out` gave"

@@ -15,10 +15,10 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from traitlets import Dict
 from .clean import Journal, JournalError
-from .core import LABELS, STATE, PictureError, open_image
+from .core import LABELS, STATE, PictureError, open_image, read_static
 from .ingest import _SPLITS, _key, folder_label
 from .learner import is_multi
-from .picker import _static, _text
+from .picker import _text
 from .suspects import COLS, REASONS, by_picture, class_names, learner_table, out_of_fold, predictions, queue
 
 # %% ../nbs/26_cleaner.ipynb #51b8e220
@@ -162,7 +162,7 @@ def _classes(vocab, multi):
 # %% ../nbs/26_cleaner.ipynb #363b0073
 class Cleaner(anywidget.AnyWidget):
     "Pictures worst first by reason, with a choice for each, one class at most, that is kept in the data set's `Journal`; raises `ValueError`"
-    _esm,_css = _static('cleaner.js'),_static('cleaner.css')
+    _esm,_css = read_static('dom.js', 'cleaner.js'),read_static('cleaner.css')
     _state = Dict().tag(sync=True) # everything that is shown, but the pictures
     def __init__(self,
         src, # A fastai `Learner` on picture files, a table as from `ingest` or `read_review`, or a queue as from `queue`

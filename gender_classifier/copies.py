@@ -214,6 +214,28 @@ def _near(sigs, rows, sim, mirrored, quick, n_workers, bar):
     return pd.DataFrame(dict(i=pairs[0], j=pairs[1], m=pairs[2], s=np.array(res, float))).query('s>=@sim')
 
 # %% ../nbs/15_copies.ipynb #b989f32b
+def _near_known(shas, sigs, known, args):
+    "`_near` of what is not in `known` (`shas`, and `pairs` of two of them, mirrored, similarity), and what is; `known` learns of it"
+    seen,pairs = known.setdefault('shas', set()),known.setdefault('pairs', [])
+    pos = {o:i for i,o in enumerate(shas)}
+    old = pd.DataFrame([(pos[a],pos[b],m,s) for a,b,m,s in pairs if a in pos and b in pos], columns=[*'ijms'])
+    new = [i for i,o in enumerate(shas) if o not in seen]
+    if not new or len(shas)<2: return old
+    near = _near(sigs, None if len(new)>.5*len(shas) else new, *args)
+    pairs += [(shas[o.i],shas[o.j],int(o.m),float(o.s)) for o in near.itertuples()]
+    seen.update(shas)
+    return pd.concat([old, near], ignore_index=True) if len(old) else near
+
+def _as_pairs(m, exact, near, use):
+    "Positions as a table of files, the better one first"
+    i,j = (np.concatenate([e, use[near[k].to_numpy(int)]]) for e,k in zip(exact, 'ij'))
+    kind = ['exact']*exact.shape[1]+['mirrored' if o else 'near' for o in near.m]
+    score = np.concatenate([np.ones(exact.shape[1]), near.s.to_numpy(float)])
+    q,fns = _quality(m),m.index.to_numpy(object)
+    a,b = np.where(q[i]<=q[j], i, j),np.where(q[i]<=q[j], j, i)
+    return pd.DataFrame(dict(a=fns[a], b=fns[b], kind=kind, score=score.clip(0,1).round(4)))
+
+# %% ../nbs/15_copies.ipynb #40cc617f
 def _bar(items, total):
     "A progress bar on stderr, or in the notebook"
     from tqdm.auto import tqdm
@@ -236,27 +258,6 @@ def find_copies(
     use = np.flatnonzero(ok&~np.isin(np.arange(len(m)), exact[1]))
     near = _near_known(m.sha256.to_numpy(object)[use], sig[use], {} if known is None else known, (sim, mirrored, quick, n_workers, _bar if progress else lambda o,n: o))
     return _as_pairs(m, exact, near.sort_values('s', ascending=False).drop_duplicates(['i','j']), use)
-
-def _near_known(shas, sigs, known, args):
-    "`_near` of what is not in `known` (`shas`, and `pairs` of two of them, mirrored, similarity), and what is; `known` learns of it"
-    seen,pairs = known.setdefault('shas', set()),known.setdefault('pairs', [])
-    pos = {o:i for i,o in enumerate(shas)}
-    old = pd.DataFrame([(pos[a],pos[b],m,s) for a,b,m,s in pairs if a in pos and b in pos], columns=[*'ijms'])
-    new = [i for i,o in enumerate(shas) if o not in seen]
-    if not new or len(shas)<2: return old
-    near = _near(sigs, None if len(new)>.5*len(shas) else new, *args)
-    pairs += [(shas[o.i],shas[o.j],int(o.m),float(o.s)) for o in near.itertuples()]
-    seen.update(shas)
-    return pd.concat([old, near], ignore_index=True) if len(old) else near
-
-def _as_pairs(m, exact, near, use):
-    "Positions as a table of files, the better one first"
-    i,j = (np.concatenate([e, use[near[k].to_numpy(int)]]) for e,k in zip(exact, 'ij'))
-    kind = ['exact']*exact.shape[1]+['mirrored' if o else 'near' for o in near.m]
-    score = np.concatenate([np.ones(exact.shape[1]), near.s.to_numpy(float)])
-    q,fns = _quality(m),m.index.to_numpy(object)
-    a,b = np.where(q[i]<=q[j], i, j),np.where(q[i]<=q[j], j, i)
-    return pd.DataFrame(dict(a=fns[a], b=fns[b], kind=kind, score=score.clip(0,1).round(4)))
 
 # %% ../nbs/15_copies.ipynb #245d6e6a
 def copy_groups(

@@ -4,10 +4,14 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_PIXELS', 'EXTS', 'STATE', 'LABELS', 'BIG_PAGES', 'PictureError', 'to_rgb', 'open_image',
-           'image_files', 'cache_dir', 'sha256', 'state_folder', 'n_cpus', 'with_big_pages']
+           'image_files', 'cache_dir', 'sha256', 'state_folder', 'n_cpus', 'in_order', 'read_static', 'with_big_pages']
 
 # %% ../nbs/00_core.ipynb #b3a053dd
 import hashlib, io, math, os, sys, warnings
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 import numpy as np
 from fastcore.foundation import L
@@ -201,6 +205,30 @@ def n_cpus(
         if quota!='max': n = min(n, math.ceil(int(quota)/int(period)))
     except (OSError, ValueError): pass
     return max(1, min(n, most))
+
+# %% ../nbs/00_core.ipynb #35044056
+def in_order(
+    f, # Called with one item
+    items, # Any iterable; it is read as results are taken
+    threads:int, # How many at a time
+):
+    "Results of `f` on each of `items`, in order, by several threads, never more than a few ahead"
+    items,waiting = iter(items),deque()
+    with ThreadPoolExecutor(threads) as ex:
+        try:
+            while True:
+                for o in islice(items, 2*threads-len(waiting)): waiting.append(ex.submit(f, o))
+                if not waiting: return
+                yield waiting.popleft().result()
+        finally:
+            for o in waiting: o.cancel()
+
+# %% ../nbs/00_core.ipynb #0eefe84a
+def read_static(
+    *names:str, # Of files in `gender_classifier/static`
+)->str:
+    "Their text, one after the other"
+    return '\n'.join((files('gender_classifier')/'static'/o).read_text(encoding='utf-8') for o in names)
 
 # %% ../nbs/00_core.ipynb #6e1826e4
 BIG_PAGES = dict(GLIBC_TUNABLES='glibc.malloc.hugetlb=1', MALLOC_MMAP_THRESHOLD_=str(2**32), MALLOC_TRIM_THRESHOLD_=str(2**33), MALLOC_TOP_PAD_=str(2**28))

@@ -347,6 +347,7 @@ def run_split(args):
     if args.csv: _write_split(df, args.root, args.csv); print(f'Written: {args.csv}')
     return 0
 
+# %% ../nbs/41_datacli.ipynb #57a7385d
 def _add_split(sub):
     p = _data_command(sub, 'split', run_split, 'divide a data set into train, valid and a test set that stays the same when pictures are added', neither=True, epilog=SPLIT_EPILOG)
     p.add_argument('--csv', metavar='FILE', help='write the table: file, label, part, source, age, race, person')

@@ -8,15 +8,13 @@ __all__ = ['MODEL_NAME', 'PICKLES', 'NO_FACE', 'ModelError', 'Spec', 'check_spec
 
 # %% ../nbs/02_inference.ipynb #35c32147
 import json, os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 import numpy as np, onnxruntime as ort
 import gender_classifier
 from fastcore.basics import patch
-from .core import LABELS, PictureError, image_files, n_cpus, open_image, sha256
+from .core import LABELS, PictureError, image_files, in_order, n_cpus, open_image, sha256
 from .faces import DETECTOR, MARGIN, MAX_SIDE, SCORE, SIZE, Face, crop_face, find_faces, get_detector
 
 # %% ../nbs/02_inference.ipynb #b82d0c44
@@ -349,19 +347,6 @@ def _label_group(self:Labeller, items):
         i += len(cs)
     return [o[0] for o in looks]
 
-# %% ../nbs/02_inference.ipynb #66c847ce
-def _in_order(f, groups, threads):
-    "Results of `f` on each of `groups`, in order, `threads` at a time and never more than a few ahead"
-    groups,waiting = iter(groups),deque()
-    with ThreadPoolExecutor(threads, 'labeller') as ex:
-        try:
-            while True:
-                for o in islice(groups, threads+1-len(waiting)): waiting.append(ex.submit(f, o))
-                if not waiting: return
-                yield waiting.popleft().result()
-        finally:
-            for o in waiting: o.cancel()
-
 # %% ../nbs/02_inference.ipynb #0ba6cfb8
 def _groups(items, n):
     "Lists of up to `n` items; the first ones are shorter, so that an answer is there soon"
@@ -384,5 +369,5 @@ def label_many(self:Labeller,
     "Label many photos, in batches and in parallel; a photo that cannot be used gives a `Result` with an `error`"
     if isinstance(photos, (str,Path)): photos = image_files(photos)
     total = len(photos) if hasattr(photos, '__len__') else None
-    res = (o for g in _in_order(self._label_group, _groups(photos, self.bs), self.threads) for o in g)
+    res = (o for g in in_order(self._label_group, _groups(photos, self.bs), self.threads) for o in g)
     return _bar(res, total) if progress else res

@@ -15,7 +15,7 @@ from collections import Counter
 from itertools import zip_longest
 from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
-from .core import PictureError, open_image
+from .core import PictureError, open_image, read_static
 
 # %% ../nbs/08_page.ipynb #a7305964
 MAX_SIDE = 1600 # pixels, the longer side of a picture that is kept
@@ -443,111 +443,5 @@ def noticed_html(labeller, review=False):
     "The notice once it was read: folded, but there"
     return f'<details class="gc-notice"><summary>A guess at how a face appears in this photo, sometimes wrong, not for decisions about people</summary>{_notice(labeller, review)}</details>'
 
-# %% ../nbs/08_page.ipynb #c501f698
-_CSS_PAGE = """
-body[data-voila], body[data-voila] #rendered_cells {background:#f4f5f7 !important; margin:0; padding:0}
-body[data-voila] :is(.jp-OutputArea, .jp-OutputArea-child) {overflow:visible}
-.gc-page {font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif; color:#1d2330; box-sizing:border-box;
-  width:100%; max-width:1120px; margin:0 auto; padding:28px 20px 48px; overflow:visible}
-.gc-page .widget-html, .gc-page .widget-html-content, .gc-page .jupyter-widgets {font:inherit; color:inherit; line-height:inherit; height:auto; overflow:visible}
-.gc-page .widget-html, .gc-page .widget-html-content {width:100%; margin:0; white-space:normal}
-.gc-page :where(h1,h2,h3,p,ol,ul,figure):not(:where(.gc-picker *)) {margin:0; padding:0; font-family:inherit; color:inherit}
-.gc-page h1 {font-size:32px; line-height:1.2; font-weight:700; letter-spacing:-.015em}
-.gc-page h2 {font-size:20px; line-height:1.3; font-weight:650; margin:0 0 14px; overflow-wrap:anywhere}
-.gc-page h3 {font-size:17px; line-height:1.35; font-weight:600; display:flex; gap:8px; align-items:flex-start; margin:0 0 8px}
-.gc-page .gc-head p {margin:6px 0 18px; font-size:17px; color:#434b5c}
-.gc-page .gc-hint {font-size:14px; line-height:1.45; color:#566072}
-.gc-sr {position:absolute; width:1px; height:1px; margin:-1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap}
-.gc-page .gc-notice {background:#fff8e1; border:1px solid #ecd9a0; border-left:5px solid #d9a400; border-radius:10px; padding:16px 20px; margin:0 0 18px; font-size:15.5px; color:#3d3520}
-.gc-page details.gc-notice {padding:9px 16px; font-size:14.5px}
-.gc-page .gc-notice ul {margin:0 0 14px 20px; display:grid; gap:6px}
-.gc-page details.gc-notice ul {margin:10px 0 4px 20px}
-.gc-page summary {cursor:pointer; font-weight:600}
-.gc-page .gc-btn {min-height:40px; margin:0; padding:7px 14px; border-radius:8px; border:1px solid #8a93a5; background:#fff; color:#1d2330; cursor:pointer;
-  font:550 14.5px/1.4 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif}
-.gc-page .gc-btn:hover {background:#eef1f6}
-.gc-page .gc-primary {min-height:48px; padding:10px 28px; font-size:16px; background:#1f4fd8; border-color:#1f4fd8; color:#fff}
-.gc-page .gc-primary:hover {background:#173fb0}
-.gc-page :is(button,summary,input,[tabindex]):focus-visible {outline:3px solid #1f4fd8; outline-offset:2px}
-.gc-page .gc-result:focus {outline:none}
-.gc-page .gc-result:focus-visible {outline:3px solid #1f4fd8}
-"""
-
-# %% ../nbs/08_page.ipynb #379dafc4
-_CSS_ANSWER = """
-.gc-page .gc-note {border-radius:8px; padding:12px 16px; margin:14px 0 0; background:#e8eefc; border:1px solid #b9c9f3; overflow-wrap:anywhere}
-.gc-page .gc-error {background:#fdecea; border-color:#efb4ae; color:#7a1a12}
-.gc-page .gc-result {margin:22px 0 0; padding:20px; background:#fff; border:1px solid #dfe3ea; border-radius:12px; box-shadow:0 1px 3px rgba(20,30,60,.06)}
-.gc-two {display:grid; grid-template-columns:minmax(0,1fr) minmax(360px,1fr); gap:22px; align-items:start}
-.gc-left {position:sticky; top:12px; display:grid; gap:12px; justify-items:start}
-.gc-two figure {width:100%; background:#eceef2; border-radius:8px; overflow:hidden}
-.gc-two figure img {display:block; width:auto; height:auto; max-width:100%; max-height:72vh; margin:0 auto}
-.gc-page .gc-two ol {list-style:none; display:grid; gap:12px}
-.gc-page .gc-card {border:1px solid #dfe3ea; border-left:4px solid; border-radius:10px; padding:14px 16px; list-style:none}
-.gc-face {display:flex; gap:14px; align-items:flex-start}
-.gc-face > div {flex:1; min-width:0}
-.gc-page .gc-crop {flex:none; width:84px; height:84px; border-radius:8px; object-fit:cover}
-.gc-no {flex:none; min-width:26px; height:26px; padding:0 5px; box-sizing:border-box; border-radius:7px; color:#fff; font-size:14.5px; line-height:26px; text-align:center; margin-top:-1px}
-.gc-bar {display:flex; gap:8px; align-items:center; font-size:14.5px; padding:2px 0}
-.gc-label {flex:none; min-width:52px}
-.gc-track {flex:1; position:relative; height:12px; border-radius:6px; background:#e4e7ec}
-.gc-track > span {display:block; height:100%; min-width:3px; border-radius:6px}
-.gc-track > i {position:absolute; top:-3px; bottom:-3px; width:2px; margin-left:-1px; background:#1d2330; box-shadow:0 0 0 1px #fff}
-.gc-pct {flex:none; min-width:72px; text-align:right; white-space:nowrap; font-variant-numeric:tabular-nums}
-.gc-page .gc-legend {margin:12px 2px 0}
-.gc-legend > i {display:inline-block; width:2px; height:14px; margin:0 4px; background:#1d2330; vertical-align:-2px}
-.gc-page .gc-reason {margin:8px 0 0; font-size:15px; color:#434b5c}
-.gc-asks {display:flex; flex-wrap:wrap; gap:8px; margin:12px 0 0}
-.gc-page .gc-slot:not(:empty) {margin:12px 0 0; padding:12px 0 0; border-top:1px solid #e4e7ec; font-size:15px}
-.gc-heat {display:flex; flex-wrap:wrap; gap:10px; margin:0 0 8px}
-.gc-page .gc-heat img {width:calc(50% - 5px); max-width:200px; height:auto; border-radius:8px}
-.gc-page .gc-verdict {margin:0 0 8px; font-weight:600}
-"""
-
 # %% ../nbs/08_page.ipynb #d227a1ed
-_CSS_MORE = """
-.gc-page table {border-collapse:collapse; width:100%; font-size:14px; background:#fff}
-.gc-page :is(th,td) {padding:5px 10px; text-align:left; vertical-align:top; border-bottom:1px solid #e4e7ec; font-variant-numeric:tabular-nums}
-.gc-page .gc-slot table {margin:0 0 8px}
-.gc-page .gc-slot :is(th,td) {padding:4px 8px 4px 0}
-.gc-page th {font-weight:600; color:#434b5c}
-.gc-page .gc-scroll {overflow:auto; max-height:420px; border:1px solid #dfe3ea; border-radius:8px; background:#fff}
-.gc-page .gc-all {margin:22px 0 0}
-.gc-page .gc-all .gc-hint {margin:8px 0 0}
-.gc-page .gc-all td:first-child {overflow-wrap:anywhere; min-width:120px}
-.gc-page .gc-all td:last-child {min-width:180px}
-.gc-page .gc-tiles {display:flex; flex-flow:row wrap; gap:12px; max-height:460px; overflow:auto; margin:0; padding:0}
-.gc-page .gc-tiles:not(:empty) {margin:20px 0 0; padding:4px}
-.gc-page .gc-tiles > .widget-html {flex:0 0 164px; width:164px; display:block}
-.gc-page .gc-tile {display:flex; flex-direction:column; gap:2px; box-sizing:border-box; width:100%; height:100%; padding:8px; margin:0; text-align:left; cursor:pointer; background:#fff; color:inherit;
-  border:1px solid #c9d0db; border-radius:10px; font:inherit; font-size:13.5px; line-height:1.35}
-.gc-page button.gc-tile:hover {border-color:#1f4fd8; background:#f5f8ff}
-.gc-page .gc-tile :is(img,.gc-blank) {display:block; width:100%; height:110px; object-fit:cover; border-radius:6px; margin:0 0 4px}
-.gc-page .gc-tile b {overflow:hidden; text-overflow:ellipsis; white-space:nowrap; font-weight:600}
-.gc-page .gc-bad {cursor:default; background:#fdf3f2; color:#7a1a12}
-.gc-blank {background:#f3dedc; text-align:center; font-size:40px; line-height:110px}
-.gc-review {display:block}
-.gc-page .gc-review input {width:20px; height:20px; margin:0 8px 0 0; vertical-align:-4px}
-.gc-page .gc-review p {margin:0 0 8px}
-.gc-page .gc-then {margin:8px 0 0 28px !important; font-size:14px; color:#566072}
-.gc-page .gc-review .gc-send {visibility:hidden}
-.gc-page .gc-review input:checked ~ .gc-send {visibility:visible}
-.gc-page .gc-panel {margin:28px 0 0; padding:14px 18px; background:#fff; border:1px solid #dfe3ea; border-radius:12px}
-.gc-md {font-size:15px; overflow-wrap:anywhere}
-.gc-page .gc-md :is(p,ul) {margin:8px 0}
-.gc-page .gc-md ul {padding-left:22px}
-.gc-page .gc-md :is(h3,h4,h5,h6) {margin:20px 0 6px; font-size:16px; font-weight:650}
-.gc-page .gc-md h3 {font-size:19px}
-.gc-page .gc-md pre {padding:10px; overflow:auto; background:#f4f5f7; border-radius:8px}
-@media (max-width:820px) {
-  .gc-page {padding:18px 14px 40px}
-  .gc-page h1 {font-size:26px}
-  .gc-page .gc-result {padding:14px}
-  .gc-two {grid-template-columns:minmax(0,1fr)}
-  .gc-left {position:static}
-  .gc-page .gc-crop {width:64px; height:64px}
-  .gc-pct {min-width:64px}
-  .gc-page .gc-tiles > .widget-html {flex:1 1 140px; width:140px; max-width:calc(50% - 6px)}
-}
-"""
-STYLE = f'<style>{_CSS_PAGE}{_CSS_ANSWER}{_CSS_MORE}</style>'
+STYLE = f'<style>{read_static("page.css")}</style>'

@@ -7,12 +7,11 @@ __all__ = ['ACCEPT', 'read_msg', 'Picker']
 
 # %% ../nbs/07_picker.ipynb #154fd231
 import base64, io, secrets, sys, traceback
-from importlib.resources import files
 import anywidget
 from fastcore.basics import patch
 from PIL import Image, ImageOps
 from traitlets import Bool, Dict, Float, List, Unicode
-from .core import EXTS, PictureError
+from .core import EXTS, PictureError, read_static
 
 # %% ../nbs/07_picker.ipynb #9ca509d3
 def _text(
@@ -58,15 +57,11 @@ def _example(
     return dict(name=name, title=title, src='data:image/jpeg;base64,' + base64.b64encode(buf.getvalue()).decode())
 
 # %% ../nbs/07_picker.ipynb #8b7929e9
-def _static(name):
-    "The text of a file of the package's folder `static`"
-    return (files('gender_classifier')/'static'/name).read_text(encoding='utf-8')
-
 ACCEPT = 'image/*,' + ','.join(sorted(EXTS)) # what the file chooser offers: HEIC is no image to some systems
 
 class Picker(anywidget.AnyWidget):
     "Pictures from files, drag and drop, paste, the camera and examples, each handed over as a name and bytes"
-    _esm,_css = _static('picker.js'),_static('picker.css')
+    _esm,_css = read_static('dom.js', 'picker.js'),read_static('picker.css')
     max_mb    = Float(30).tag(sync=True) # what the browser cannot make smaller must not be larger
     live      = Bool(True).tag(sync=True) # is live labelling offered?
     disabled  = Bool(False).tag(sync=True)

@@ -8,15 +8,13 @@ __all__ = ['SIDE', 'MEASURES', 'MEASURE_VERSION', 'COMPARE_VERSION', 'ISSUES', '
            'find_issues']
 
 # %% ../nbs/14_quality.ipynb #5172227c
-import itertools, os, sqlite3
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+import os, sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
 from fastcore.basics import patch
 from PIL import Image
-from .core import PictureError, image_files, n_cpus, open_image, sha256, state_folder
+from .core import PictureError, image_files, in_order, n_cpus, open_image, sha256, state_folder
 from .faces import crop_face, find_faces, get_detector, main_face
 from .inference import Labeller, find_model, load_spec
 
@@ -218,26 +216,14 @@ def _progress(total, progress):
     from tqdm.auto import tqdm
     return tqdm(total=total, unit=' pictures', leave=False, disable=not progress)
 
-def _ahead(f, groups, n):
-    "`f` of each group in threads, in order, never more than a few ahead (Pillow, OpenCV and onnxruntime let go of the GIL)"
-    groups,waiting = iter(groups),deque()
-    with ThreadPoolExecutor(n, 'measure') as ex:
-        try:
-            while True:
-                for o in itertools.islice(groups, 2*n-len(waiting)): waiting.append((o, ex.submit(f, o)))
-                if not waiting: return
-                g,fut = waiting.popleft()
-                yield g,fut.result()
-        finally:
-            for _,o in waiting: o.cancel()
-
 def _measure_all(store, todo, labeller, n_workers, progress, group=8, batch=256):
     "Measure what is in `todo` (pairs of file and key), and write it in batches"
     cv_threads,wait = cv2.getNumThreads(),[]
     cv2.setNumThreads(1)
     try:
         with _progress(len(todo), progress) as bar:
-            for g,rows in _ahead(lambda g: _measure_group([o for o,_ in g], labeller), [todo[i:i+group] for i in range(0, len(todo), group)], n_workers):
+            groups = [todo[i:i+group] for i in range(0, len(todo), group)]
+            for g,rows in zip(groups, in_order(lambda g: _measure_group([o for o,_ in g], labeller), groups, n_workers)):
                 wait += [(k,r) for (_,k),r in zip(g, rows)]
                 bar.update(len(g))
                 if len(wait)>=batch: store.put(*zip(*wait)); wait = []
@@ -417,6 +403,7 @@ def _check_names(issues):
     if unknown: raise ValueError(f"there is no issue called '{unknown[0]}'; there are {', '.join(ISSUES)}")
     return [o for o in ISSUES if o in issues]
 
+# %% ../nbs/14_quality.ipynb #2465fbc2
 def find_issues(
     df:pd.DataFrame, # With `fn`, as from `ingest`; `labels split person source` where known
     measures:pd.DataFrame=None, # From `measure`, which is called without it

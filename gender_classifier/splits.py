@@ -167,6 +167,22 @@ def _with_columns(df):
     return df.assign(**{k:'' for k in ('source','split','person') if k not in df}).reset_index(drop=True)
 
 # %% ../nbs/27_splits.ipynb #51a2759a
+def _split_by(df, root, known, drawn, hashes, groups, fracs, by, late, own, seed):
+    "The split, with the test set known"
+    test,why = _late_rows(df, hashes, groups, known, root)
+    if late=='test': test,why = test|(why!=''),np.where(why!='', '', why)
+    rest = ~test&(why=='')
+    if not rest.any(): raise ValueError('all pictures are in the test set, or hang together with it: add others, or delete test_set.json to draw a new test set')
+    split = np.full(len(df), 'test', object)
+    split[rest] = _train_valid(df[rest].reset_index(drop=True), fracs, groups[rest], seed, by, own)
+    leak = (split=='train')&rest&np.isin(groups, groups[rest&(split=='valid')])
+    why = np.where(leak, _LEAK, why)
+    ok = why==''
+    have = set(hashes)
+    gone = [f for h,f in known['pictures'].items() if h not in have]
+    return Split(df.assign(split=split)[ok].reset_index(drop=True), pd.DataFrame(dict(fn=df.fn[~ok], reason=why[~ok])).reset_index(drop=True), drawn, gone)
+
+# %% ../nbs/27_splits.ipynb #12fb8946
 def fixed_split(
     df:pd.DataFrame, # From `ingest`
     root, # Folder of the data set
@@ -193,21 +209,6 @@ def fixed_split(
         if not test.any(): raise ValueError(f'{len(df)} pictures are too few for a test set of {fracs[2]:.0%}: add more, or ask for a larger share')
         known = write_test_set(df[test], hashes[test], root, state, seed=seed, fracs=list(fracs))
     return _split_by(df, root, known, drawn, hashes, groups, fracs, by, late, own, seed)
-
-def _split_by(df, root, known, drawn, hashes, groups, fracs, by, late, own, seed):
-    "The split, with the test set known"
-    test,why = _late_rows(df, hashes, groups, known, root)
-    if late=='test': test,why = test|(why!=''),np.where(why!='', '', why)
-    rest = ~test&(why=='')
-    if not rest.any(): raise ValueError('all pictures are in the test set, or hang together with it: add others, or delete test_set.json to draw a new test set')
-    split = np.full(len(df), 'test', object)
-    split[rest] = _train_valid(df[rest].reset_index(drop=True), fracs, groups[rest], seed, by, own)
-    leak = (split=='train')&rest&np.isin(groups, groups[rest&(split=='valid')])
-    why = np.where(leak, _LEAK, why)
-    ok = why==''
-    have = set(hashes)
-    gone = [f for h,f in known['pictures'].items() if h not in have]
-    return Split(df.assign(split=split)[ok].reset_index(drop=True), pd.DataFrame(dict(fn=df.fn[~ok], reason=why[~ok])).reset_index(drop=True), drawn, gone)
 
 # %% ../nbs/27_splits.ipynb #dd2457d9
 def data_roots(

@@ -39,3 +39,11 @@ def chromium():
     for o in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
         if fn := shutil.which(o): return fn
     pytest.skip('no chromium here, so no test in a browser')
+
+@pytest.fixture(scope='module')
+def browser(chromium):
+    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed, so no test in a browser')
+    with sync_api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
+        yield b
+        b.close()

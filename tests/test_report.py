@@ -25,14 +25,6 @@ def messy(root):
 @pytest.fixture(scope='module')
 def report(tmp_path_factory): return messy(tmp_path_factory.mktemp('data')/'messy')
 
-@pytest.fixture(scope='module')
-def browser(chromium):
-    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed, so no test in a browser')
-    with sync_api.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-        yield b
-        b.close()
-
 @pytest.fixture(params=[390, 1280])
 def page(browser, report, tmp_path, request):
     page = browser.new_page(viewport=dict(width=request.param, height=900))

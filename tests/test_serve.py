@@ -259,14 +259,6 @@ def test_under_a_path(model, tmp_path):
 
 # ---- in a browser
 
-@pytest.fixture(scope='module')
-def browser(chromium):
-    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed, so no test in a browser')
-    with sync_api.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=chromium, args=['--no-sandbox'])
-        yield b
-        b.close()
-
 @pytest.fixture
 def tab(browser, server):
     "The page, drawn; all that it asks for and complains of is written down"

@@ -56,8 +56,8 @@ def test_wheel_carries_model_and_page(wheel, project):
     assert {f'gender_classifier/{o}' for o in carried if (project/o).exists()} <= names
     assert not [o for o in names if o.endswith('.pkl') or o.startswith(('tests', 'nbs'))]
 
-def test_wheel_carries_what_the_browser_runs(wheel):
-    assert {f'gender_classifier/static/picker.{o}' for o in ('js', 'css')} <= set(ZipFile(wheel).namelist())
+def test_wheel_carries_what_the_browser_runs(wheel, project):
+    assert {f'gender_classifier/static/{o.name}' for o in (project/'gender_classifier/static').iterdir()} <= set(ZipFile(wheel).namelist())
 
 def test_model_is_there(project):
     assert [o for o in carried if not (project/o).exists()] == []

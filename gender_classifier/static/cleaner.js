@@ -8,16 +8,6 @@ const AT_ONCE = 4;        // small pictures asked for in one message, so that a 
 const KEEP = 300;         // small pictures that are kept
 const FILTERS = [['reason', 'Reason'], ['label', 'Label'], ['pred', 'Model says'], ['source', 'Source'], ['split', 'Split'], ['show', 'Show']];
 
-/** An element with properties or attributes `props` and `children` */
-function h(tag, props = {}, ...children) {
-  const e = document.createElement(tag);
-  for (const [k, v] of Object.entries(props)) {
-    if (k in e) e[k] = v; else e.setAttribute(k, v);
-  }
-  e.append(...children);
-  return e;
-}
-
 // JupyterLab has single keys of its own (m, r, x, dd, arrows …), which it leaves alone where the element with the focus has these attributes
 const QUIET = {'data-lm-suppress-shortcuts': 'true', 'data-p-suppress-shortcuts': 'true'};
 const button = (text, props = {}) => h('button', {type: 'button', textContent: text, ...QUIET, ...props});

@@ -12,16 +12,6 @@ const SLOW_MS = 30_000;   // after which a picture is said to take long
 
 let batch = 0;            // number of the last choice: files picked together have the same
 
-/** An element with properties or attributes `props` and `children` */
-function h(tag, props = {}, ...children) {
-  const e = document.createElement(tag);
-  for (const [k, v] of Object.entries(props)) {
-    if (k in e) e[k] = v; else e.setAttribute(k, v);
-  }
-  e.append(...children);
-  return e;
-}
-
 const button = (text, props = {}) => h('button', {type: 'button', textContent: text, ...props});
 
 // ---- pictures made smaller, which also turns them upright and leaves their place and camera behind
