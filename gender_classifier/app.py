@@ -147,7 +147,7 @@ def voila_config(
     embed_in:str=None, # Origins whose pages may show this one in a frame
 )->Config:
     "What Voila is told"
-    page = dict(template='lab', allow_template_override='NO', allow_theme_override='NO', show_tracebacks=False, file_allowlist=[], file_denylist=['.*'],
+    page = dict(template='lab', allow_template_override='NO', show_tracebacks=False, file_allowlist=[], file_denylist=['.*'],
                 kernel_spec_manager_class=OwnKernel, multi_kernel_manager_class=Visitors,
                 preheat_kernel=preheat>0, default_pool_size=preheat)
     server = dict(notebook_path=str(notebook), ip=ip, port=port, port_retries=0, open_browser=False, log_level='ERROR', config_file_paths=[],
@@ -229,7 +229,7 @@ def serve(
     open_browser:bool=False, # Open the page in a browser
     max_upload_mb:int=30, # Largest file a visitor may send, MB
     review=None, # Folder for faces that visitors hand over; without one, or the variable `GENDER_CLASSIFIER_REVIEW`, nothing is ever kept
-    preheat:int=0, # Processes kept ready for visitors to come, about 180 MB each
+    preheat:int=0, # Processes kept ready for visitors to come, about 200 MB each
     base_url:str='/', # Path under which a proxy shows the page
     embed_in:str=None, # Origins whose pages may show this one in a frame, separated by spaces
 ):

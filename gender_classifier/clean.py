@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .atomic import JournalError, Log, move_file, sync_dir
+from .atomic import JournalError, Log, move_file, sync_dir, write_file
 from .core import LABELS, STATE, state_folder
 from .ingest import Ingested, folder_label
 
@@ -146,12 +146,12 @@ def _check_head(self:Journal):
 
 # %% ../nbs/17_clean.ipynb #e4cc4662
 @contextmanager
-def _locked(self):
+def _locked(self, timeout=None):
     "Hold the data set's lock; other processes wait for it, and what they wrote is read"
     from filelock import FileLock, Timeout
     try: state_folder(self.root, self.state)
     except ValueError as e: raise JournalError(str(e)) from None
-    lock = FileLock(self.path/'journal.lock', timeout=self.timeout)
+    lock = FileLock(self.path/'journal.lock', timeout=self.timeout if timeout is None else timeout)
     try: lock.acquire()
     except Timeout: raise JournalError(f'another process is changing {self.root} just now: wait until it has ended, and try again') from None
     except OSError as e: raise JournalError(f'{self.path} cannot be locked: {e.strerror}') from None
@@ -189,18 +189,8 @@ def _labels_csv(self:Journal, write=True)->bool: # Was it as it should be?
     old = fn.read_bytes() if fn.is_file() else b''
     if old and not old.startswith(_HEAD): return True # somebody else's: left alone
     if old==new or not write: return old==new
-    part = fn.with_suffix('.part')
-    try:
-        if not new: fn.unlink(missing_ok=True)
-        else:
-            with open(part, 'wb') as f:
-                f.write(new)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(part, fn)
-    except OSError as e:
-        with suppress(OSError): part.unlink(missing_ok=True)
-        warnings.warn(f'{fn} could not be written ({e.strerror}); the journal has all that it would say')
+    try: write_file(fn, new) if new else fn.unlink(missing_ok=True)
+    except OSError as e: warnings.warn(f'{fn} could not be written ({e.strerror}); the journal has all that it would say')
     return False
 
 # %% ../nbs/17_clean.ipynb #b6290f46
@@ -208,11 +198,7 @@ def _labels_csv(self:Journal, write=True)->bool: # Was it as it should be?
 def _tidy_up(self:Journal):
     "Finish what was cut off, unless another process is at it, or nothing can be written here"
     if not self.book.unfinished() and self._labels_csv(write=False): return
-    self.timeout,timeout = 0,self.timeout
-    try:
-        with self._locked(): self._recover()
-    except JournalError: pass
-    finally: self.timeout = timeout
+    with suppress(JournalError), self._locked(0): self._recover()
 
 # %% ../nbs/17_clean.ipynb #9d091c61
 @patch

@@ -19,7 +19,7 @@ from .core import LABELS, STATE, PictureError, open_image, read_static
 from .ingest import _SPLITS, _key, folder_label
 from .learner import is_multi
 from .picker import _text
-from .suspects import COLS, REASONS, by_picture, class_names, learner_table, out_of_fold, predictions, queue
+from .suspects import REASONS, _rows, by_picture, class_names, learner_table, out_of_fold, predictions, queue
 
 # %% ../nbs/26_cleaner.ipynb #51b8e220
 def thumb(
@@ -79,9 +79,7 @@ SHOWS = 'undecided','decided','all'
 
 def _everything(df, said, losses):
     "A queue of all pictures, worst first where losses are known"
-    res = pd.concat([df[['fn']], class_names(df.labels).rename('label'), said], axis=1).assign(reason='', score=np.exp(-losses), why='', other='')
-    for o in ('source','split'): res[o] = df[o].fillna('').astype(str) if o in df else ''
-    return res[COLS].sort_values('score', kind='stable').reset_index(drop=True)
+    return _rows(df, said, np.ones(len(df)), '', np.exp(-losses)).reset_index(drop=True)
 
 def views(
     q:pd.DataFrame, # From `queue`

@@ -403,7 +403,7 @@ def _add_app(sub):
     p.add_argument('--open', action='store_true', help='open the page in a browser')
     p.add_argument('--max-upload-mb', type=_count, default=30, metavar='N', help='largest file a visitor may send, MB (default: 30)')
     p.add_argument('--review', metavar='DIR', help='let visitors hand over faces that were labelled wrongly, each with the right label, if they agree: kept in DIR (default: nothing is kept)')
-    p.add_argument('--preheat', type=_number, default=0, metavar='N', help='processes kept ready, so that so many visitors at a time need not wait; about 180 MB each (default: 0)')
+    p.add_argument('--preheat', type=_number, default=0, metavar='N', help='processes kept ready, so that so many visitors at a time need not wait; about 200 MB each (default: 0)')
     p.add_argument('--base-url', default='/', metavar='PATH', help='path under which a proxy shows the page (default: /)')
     p.add_argument('--embed-in', action='append', metavar='ORIGIN', help='let the pages of ORIGIN, such as https://example.org, show this one in a frame; may be given more than once')
 

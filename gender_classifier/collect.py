@@ -558,7 +558,7 @@ def _was_done(src, root, state, label):
 def _finish(job, root, state, label, facts):
     "Write down what was done"
     now = datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
-    n = sum(o['source']==job.src.name and Path(o['to']).suffix not in LISTS for o in read_lines(job.q.log))
+    n = len({o['to'] for o in read_lines(job.q.log) if o['source']==job.src.name and o['root']==job.q.there and Path(o['to']).suffix not in LISTS})
     note_source(root, state, _entry(job.src, label)|dict(time=now, pictures=n, left_out=dict(Counter(r for _,r in job.q.bad)), complete=True)|(facts or {}))
     shutil.rmtree(job.tmp, ignore_errors=True)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2, numpy as np, pandas as pd
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
+from .atomic import write_file
 from .core import STATE, PictureError, n_cpus, open_image, sha256
 from .crops import crop_key
 from .faces import MARGIN, SCORE, crop_face, find_faces, get_detector, main_face
@@ -255,11 +256,10 @@ def cut_faces(
 
 def _write_table(df, dest):
     "`crops.csv`, with names relative to the folder; rows of other crops that are there stay"
-    df,fn,part = df.assign(fn=[Path(o).relative_to(dest).as_posix() for o in df.fn]),dest/'crops.csv',dest/'.crops.csv.part'
+    df,fn = df.assign(fn=[Path(o).relative_to(dest).as_posix() for o in df.fn]),dest/'crops.csv'
     if fn.exists():
         old = pd.read_csv(fn, dtype=str, keep_default_na=False)
         have = set(df.fn)
         old = old[[o not in have and (dest/o).exists() for o in old.fn]]
         if len(old): df = pd.concat([df, old], ignore_index=True)
-    df.to_csv(part, index=False)
-    part.replace(fn)
+    write_file(fn, df.to_csv(index=False).encode())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from .balance import GROUP_TITLES, balance
 from .core import LABELS
+from .intake import read_sources
 from .report import Report, issue_text, make_report, write_text
 
 # %% ../nbs/18_datacard.ipynb #669588f6
@@ -57,8 +58,7 @@ def known_sources(
     have = {o['name'] for o in recs}
     left = [o for o in names if o not in have]
     if len(left)==1 and recs and not have & set(names): return recs,[] # a folder goes by its own name, not by that of what was put there
-    try: from gender_classifier.collect import SOURCES
-    except ImportError: SOURCES = {}
+    from gender_classifier.collect import SOURCES
     recs += [SOURCES[o]._asdict()|dict(pictures=0) for o in left if o in SOURCES]
     return recs,[o for o in left if o not in SOURCES]
 
@@ -186,7 +186,7 @@ def data_card(
     "The card of a data set"
     report = report or make_report(df, root=root)
     if not isinstance(df, pd.DataFrame): df = df.df
-    if sources is None: sources = _read_sources(root, state) if root else []
+    if sources is None: sources = read_sources(root, state) if root else []
     name,(recs,unknown) = name or report.name,known_sources(df, sources)
     parts = {'What it is':_about_md(df, report, name)+'\n\n'+_LABELS_MD, 'Meant for':_USES_MD, 'why':None, 'Sources and terms':_sources_md(df, recs, unknown), 'consent':None,
         'What is in it':_counts_md(report.balance), 'What was removed or changed, and why':_cleaned_md(journal, report.skipped), 'Known problems':_problems_md(report, recs, unknown, journal), 'contact':None}
@@ -194,11 +194,7 @@ def data_card(
     made = f'Made {datetime.now(timezone.utc):%Y-%m-%d} by gender_classifier from the files, and from what is on record of them.'
     return f'{front_matter(name, len(df), license or ("unknown" if unknown else "other"))}\n{_MARK}\n\n# Data card: {_cell(name)}\n\n{made}\n\n{body}\n'
 
-def _read_sources(root, state=None):
-    "The record of what was fetched into `root`"
-    try: from gender_classifier.intake import read_sources
-    except ImportError: return []
-    return read_sources(root, state)
+
 
 # %% ../nbs/18_datacard.ipynb #5bf91e2e
 def write_card(

@@ -13,6 +13,7 @@ import hashlib, json, lzma, os, re, shutil, tarfile, unicodedata, zipfile, zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from fastcore.basics import patch
+from .atomic import write_file
 from .core import EXTS, MAX_BYTES, PictureError, open_image, sha256, state_folder
 from .download import CollectError, bytes_text, disk_error, is_page, need_package
 from .ingest import folder_label, utk_fields
@@ -28,13 +29,8 @@ def data_folder(root, state=None):
     return st
 
 def _write_json(fn, x):
-    "Write `x` so that the file is old or new, never half"
-    tmp = fn.with_name(f'{fn.name}.{os.getpid()}.part')
-    with open(tmp, 'w', encoding='utf-8') as f:
-        json.dump(x, f, indent=1, ensure_ascii=False)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(tmp, fn)
+    "Write `x` as JSON"
+    write_file(fn, json.dumps(x, indent=1, ensure_ascii=False).encode())
 
 def read_sources(
     root, # Folder of a data set

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .balance import GROUP_TITLES, balance
+from .atomic import write_file
 from .core import PictureError, n_cpus, open_image
 from .page import COLOURS, img_html, shrink
 
@@ -117,7 +118,7 @@ def _common(fns):
 def make_report(
     df, # From `ingest`: an `Ingested`, or its table
     issues=None, # From `find_issues`: with `df` and `pairs`
-    suspects:pd.DataFrame=None, # From `label_errors`: fn, pred, prob, score, is_label_issue
+    suspects:pd.DataFrame=None, # From `label_errors`: fn, pred, prob, label_score, is_label_issue
     root=None, # Folder of the data set; by default what all files lie in
     name:str=None, # Of the data set; by default of the folder
     skipped:pd.DataFrame=None, # fn, reason: what `ingest` left out
@@ -129,7 +130,7 @@ def make_report(
     if root is None: root = _common(df.fn)
     skipped = pd.DataFrame(columns=['fn','reason']) if skipped is None else skipped.reset_index(drop=True)
     full = _joined(df, getattr(issues, 'df', None))
-    if suspects is not None: full = _joined(full, suspects.rename(columns=dict(score='label_score')).drop(columns='label', errors='ignore'))
+    if suspects is not None: full = _joined(full, suspects.drop(columns='label', errors='ignore'))
     return Report(name or (Path(os.path.abspath(root)).name if root else '') or 'pictures', full, _pairs(getattr(issues, 'pairs', None)), *balance(df, min_n),
         skipped, str(root), datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
@@ -218,16 +219,8 @@ def write_text(
     "Write `text` to `fn` at one stroke; raises `ValueError`"
     fn = Path(fn)
     if fn.suffix.lower() not in suffixes: raise ValueError(f"{fn} does not end in {' or '.join(suffixes)}: give the report such a name")
-    part = fn.with_name(f'.{fn.name}.part')
-    try:
-        with open(part, 'w', encoding='utf-8', newline='\n') as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno()) # a file that took the place of another must not turn out empty when the power fails
-        os.replace(part, fn)
-    except OSError as e:
-        if part.parent.is_dir(): part.unlink(missing_ok=True)
-        raise ValueError(f'{fn} cannot be written: {e.strerror}') from None
+    try: write_file(fn, text.encode())
+    except OSError as e: raise ValueError(f'{fn} cannot be written: {e.strerror}') from None
     return fn
 
 @patch
@@ -345,10 +338,9 @@ def _pair_items(self:Report, pairs, rows, pics):
     return ''.join(f'<li>{_e(k.capitalize())}:<div class="gc-two">{o}</div></li>' for k,o in two)
 
 @patch
-def _issue_html(self:Report, issue, n, rows, pics):
-    "The block of one issue"
-    pairs,files = self._shown(issue, n)
-    t,k = issue_text(issue),int(self.table.pictures[issue])
+def _issue_html(self:Report, issue, k, pairs, files, rows, pics):
+    "The block of one issue of `k` pictures"
+    t = issue_text(issue)
     body = f'<ul class="gc-pics gc-pairs">{self._pair_items(pairs, rows, pics)}</ul>' if len(pairs) else ''
     if len(files): body += f'<ul class="gc-pics">{"".join(f"<li>{self._figure(o, pics, rows.get(o), issue)}</li>" for o in files.fn)}</ul>'
     shown = len({*pairs.a, *pairs.b, *files.fn})
@@ -358,12 +350,12 @@ def _issue_html(self:Report, issue, n, rows, pics):
 @patch
 def _issues_html(self:Report, n, size):
     "The blocks of all issues that were found"
-    names = [o for o in self.issues if self.table.pictures[o]]
-    shown = [self._shown(o, n) for o in names]
-    fns = {f for pairs,files in shown for f in (*pairs.a, *pairs.b, *files.fn)}
+    n_of = self.table.pictures
+    shown = {o:self._shown(o, n) for o in self.issues if n_of[o]}
+    fns = {f for pairs,files in shown.values() for f in (*pairs.a, *pairs.b, *files.fn)}
     rows = {r['fn']:r for r in self.df[self.df.fn.isin(fns)].to_dict('records')}
     pics = thumbs(sorted(fns), size)
-    return ''.join(self._issue_html(o, n, rows, pics) for o in names)
+    return ''.join(self._issue_html(o, int(n_of[o]), *two, rows, pics) for o,two in shown.items())
 
 # %% ../nbs/16_report.ipynb #957f7000
 def _bar(row, cols):

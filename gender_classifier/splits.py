@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd
+from .atomic import write_file
 from .core import STATE, n_cpus, sha256, state_folder
 from .data import components, group_split, picture_groups, same_value
 
@@ -38,11 +39,11 @@ def strata(
 )->np.ndarray: # (n,) str
     "The stratum of each row"
     parts = [_column(df, o) for o in by]
-    for k in range(len(by), 0, -1):
-        s = pd.Series(['|'.join(o) for o in zip(*parts[:k])], dtype=object)
-        if k==len(by): res = s.copy()
+    def names(k): return pd.Series(['|'.join(o) for o in zip(*parts[:k])], dtype=object)
+    res = names(len(by))
+    for k in range(len(by)-1, 0, -1):
         small = res.map(res.value_counts())<least
-        if k>1: res[small] = pd.Series(['|'.join(o) for o in zip(*parts[:k-1])], dtype=object)[small]
+        res[small] = names(k)[small]
     return res.to_numpy()
 
 # %% ../nbs/27_splits.ipynb #9476d199
@@ -73,7 +74,7 @@ def _hashes(df, known=None):
     with ThreadPoolExecutor(n_cpus()) as ex: res[todo] = list(ex.map(sha256, df.fn.iloc[todo]))
     return res
 
-def _test_file(root, state): return state_folder(root, state)/'test_set.json'
+def _test_file(root, state, make=False): return state_folder(root, state, make)/'test_set.json'
 
 def _relative(fns, root):
     "Names below `root`, with forward slashes"
@@ -84,7 +85,7 @@ def read_test_set(
     state=None, # Folder of what is noted about it; root/.gender_classifier by default
 )->dict: # made, seed, fracs, pictures (hash: file), people; None if no test set was drawn
     "The test set that was drawn; raises `ValueError` where its file is damaged"
-    fn = (Path(state) if state else Path(root)/STATE)/'test_set.json'
+    fn = _test_file(root, state)
     if not fn.exists(): return None
     try: d = json.loads(fn.read_text()); d['pictures'], d['people']
     except (ValueError, KeyError, TypeError): raise ValueError(f'{fn} is damaged: put an older copy in its place, or delete it to draw a new test set') from None
@@ -100,10 +101,7 @@ def write_test_set(
     "Note a test set"
     d = dict(made=datetime.now(timezone.utc).isoformat(timespec='seconds'), **facts,
              pictures=dict(sorted(zip(hashes, _relative(df.fn, root)))), people=sorted({o for o in _people(df) if o}))
-    fn = _test_file(root, state)
-    part = fn.with_suffix('.part')
-    with open(part, 'w') as f: json.dump(d, f, indent=1); f.flush(); os.fsync(f.fileno())
-    part.replace(fn)
+    write_file(_test_file(root, state, make=True), json.dumps(d, indent=1).encode())
     return d
 
 # %% ../nbs/27_splits.ipynb #47eb87e2
@@ -222,8 +220,8 @@ def data_roots(
     return res
 
 def _known_test_sets(roots, state):
-    "(root, its test set) of the roots that have one"
-    found = [(o,read_test_set(o, state)) for o in roots]
+    "(root, its test set) of the roots that have one; `state` is that of the first, folders below it have their own"
+    found = [(o,read_test_set(o, None if i else state)) for i,o in enumerate(roots)]
     return [(r,o) for r,o in found if o is not None]
 
 def hold_out(

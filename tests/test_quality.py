@@ -1,9 +1,9 @@
 "What is measured of a data set survives being killed, is measured once, and finds what was planted"
 import os, signal, sqlite3, subprocess, sys, time
 from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import numpy as np, pytest
 from PIL import Image
-pytest.importorskip('pandas')
+pd = pytest.importorskip('pandas')
 from gender_classifier import quality
 from gender_classifier.copies import find_copies
 from gender_classifier.core import STATE

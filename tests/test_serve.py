@@ -78,9 +78,9 @@ def test_only_reading(server):
             assert ask(server[0]+path, b'{}', method=method)[0] in (403, 404, 405), (method, path)
 
 def test_the_template_cannot_be_changed(server):
-    for q in ('?template=classic', '?template=../..', '?theme=dark', '?voila-template=reveal'):
+    for q in ('?template=classic', '?template=../..', '?voila-template=reveal'):
         status,body = get(server[0]+q)
-        assert status == 200 and b'Getting ready' in body and b'theme-dark' not in body and b'reveal' not in body
+        assert status == 200 and b'Getting ready' in body and b'reveal' not in body
 
 def test_health_starts_nothing(server):
     before = len(kernels(server[1]))

@@ -1,9 +1,11 @@
 "The fixed test set under any history: pictures that are added, renamed, relabelled and removed, copies and people among them"
 import numpy as np, pandas as pd, pytest
+from gender_classifier.synth import synth_faces
 pytest.importorskip('fastai', reason='the package fastai, which splits need, is not installed')
 hypothesis = pytest.importorskip('hypothesis', reason='the package hypothesis is not installed')
 from hypothesis import HealthCheck, given, settings, strategies as st
-from gender_classifier.splits import fixed_split, linked_groups, read_test_set, strata
+from gender_classifier.ingest import ingest
+from gender_classifier.splits import data_roots, fixed_split, hold_out, linked_groups, read_test_set, strata
 
 def table(pics, root):
     "A table of `pics`: (number of the content, name, label, person)"
@@ -26,7 +28,7 @@ def change(pics, op, k):
     if op == 'relabel': return [*pics[:i], (h, n, 'male' if l == 'female' else 'female', p), *pics[i+1:]]
     if op == 'remove': return pics[:i]+pics[i+1:] if len(pics) > 30 else pics
     if op == 'copy': return [*pics, (h, f'{n}_copy{len(pics)}', l, p)]
-    return [*pics, (new, f'again{new}', l, p or '')]
+    return [*pics, (new, f'again{new}', l, p)]
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(step, max_size=25), late=st.sampled_from(['out', 'test']), seed=st.integers(0, 50))
@@ -54,6 +56,7 @@ def test_the_test_set_stays(tmp_path_factory, steps, late, seed):
         assert not parts.get('train', set()) & (parts.get('test', set()) | parts.get('valid', set()))
         people = dict(zip(df.fn, df.person))
         assert not {people[o] for o in s.df.fn[s.df.split == 'train']} & {o.split('/')[1] for o in known['people']}
+    assert known                                              # forty pictures are enough for one
 
 def test_shares_hold_in_each_stratum(tmp_path):
     rng = np.random.default_rng(0)
@@ -64,3 +67,11 @@ def test_shares_hold_in_each_stratum(tmp_path):
     share = pd.crosstab(strata(s, least=60), s.split, normalize='index')
     assert share.train.between(.6, .8).all() and share.test.between(.08, .24).all(), share
     assert abs((s.split == 'test').mean()-.15) < .02
+
+def test_a_state_folder_is_that_of_one_data_set(tmp_path):
+    "The fixed test set of a folder below is held out, wherever what is known of the folder above lies"
+    root = tmp_path/'all'
+    synth_faces(root/'mine', 20, size=48)
+    test = fixed_split(ingest(root/'mine').df, root/'mine', state=None).df.query('split=="test"')
+    df, _ = hold_out(ingest(root).df, data_roots(root), state=tmp_path/'state')
+    assert set(df.fn[df.split == 'test']) == set(test.fn) and len(test)

@@ -13,10 +13,10 @@ import argparse, os, pickle, platform, random, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
+from bench_label import cpu_name
 from gender_classifier.core import image_files, n_cpus, open_image
 
 root = Path(__file__).resolve().parent.parent
-MESS = dict(label=.1, near_duplicates=.03, blurry=.02, no_face=.02)
 CHECK = """import pickle, sys, time
 start = time.perf_counter()
 from gender_classifier.ingest import ingest
@@ -26,11 +26,6 @@ m = measure(df, root=sys.argv[1], progress=False)
 mid = time.perf_counter()
 issues = find_issues(df, m, root=sys.argv[1])
 pickle.dump((issues.df, issues.pairs, issues.summary, m.drop(columns='signature'), mid-start, time.perf_counter()-mid), open(sys.argv[2], 'wb'))"""
-
-def cpu_name():
-    "The processor, as it calls itself"
-    try: return next(o.split(':', 1)[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
 
 def check(d, out):
     "(what the check found, seconds of all, largest resident megabytes, processor seconds), in a process of its own"
@@ -68,7 +63,6 @@ def report_copies(truth, pairs, n):
     false = [(o, s) for o, s in zip(other, sims) if s<.9]
     print(f'  near-copies   {hit} of {len(near)} found ({hit/max(len(near), 1):.1%}); {len(other)} pairs besides the planted ones, of which {len(other)-len(false)} agree at full size '
           f'too (copies that were there before), and {len(false)} do not: {len(false)/max(len(pairs), 1):.2%} of {len(pairs)} pairs found, {len(false)/n:.3%} of the pictures')
-    return other, sims
 
 def report_issues(truth, df):
     "Print recall and precision of each kind of issue, and what the false ones are"
@@ -94,19 +88,14 @@ def report_labels(truth, df, issues):
     flagged = set(worst.fn[worst.is_label_issue])
     print(f'  wrong labels      {len(wrong&tenth)} of {len(wrong)} in the worst tenth ({len(wrong&tenth)/len(wrong):.1%}; {len(wrong&tenth)/len(tenth):.1%} of it); '
           f'called wrong: {len(flagged)}, of which {len(flagged&wrong)/max(len(flagged), 1):.1%} are; {time.perf_counter()-start:.0f} s')
-    return worst
-
-def plant(args, d, **kw):
-    "The messy folder and its truth"
-    from gender_classifier.synth import make_messy
-    return make_messy(d/'messy', args.faces, [args.others], n=args.n, mess=MESS, seed=args.seed, **kw)
 
 def run_quality(args, d):
     "Recall and precision of each kind"
-    truth = plant(args, d)
+    from gender_classifier.synth import make_messy
+    truth = make_messy(d/'messy', args.faces, [args.others], n=args.n, seed=args.seed)
     (df, pairs, _, m, secs, more), wall, mb, cpu = check(d/'messy', d/'found.pkl')
     print(f'{len(truth)} pictures: {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB')
-    other, sims = report_copies(truth, pairs, args.n)
+    report_copies(truth, pairs, args.n)
     report_issues(truth, df)
     if args.keep: pickle.dump((truth, df, pairs, m), open(Path(args.keep)/'bench.pkl', 'wb'))
     if not args.quick: report_labels(truth, df[[*truth.columns.intersection(df.columns)]], df)
@@ -116,14 +105,12 @@ def run_scale(args, d):
     fns = [o for f in args.faces for o in image_files(f)]
     random.Random(args.seed).shuffle(fns)
     if len(fns)<args.scale+args.add: sys.exit(f'{len(fns)} faces are there, and {args.scale+args.add} are needed: name more folders')
-    for i, fn in enumerate(fns):
-        if i==args.scale+args.add: break
-        dest = d/'large'/('male', 'female')[i%2]/f'{i:06}{fn.suffix}'
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copy(fn, dest) if i<args.scale else None)
+    for o in ('male', 'female'): (d/'large'/o).mkdir(parents=True)
+    def add(a, b):
+        for i in range(a, b): shutil.copy(fns[i], d/'large'/('male', 'female')[i%2]/f'{i:06}{fns[i].suffix}')
+    add(0, args.scale)
     for what in ('first', 'again', f'{args.add} added'):
-        if what.endswith('added'):
-            for i in range(args.scale, args.scale+args.add): shutil.copy(fns[i], d/'large'/('male', 'female')[i%2]/f'{i:06}{fns[i].suffix}')
+        if what.endswith('added'): add(args.scale, args.scale+args.add)
         (df, pairs, _, _, secs, more), wall, mb, cpu = check(d/'large', d/'found.pkl')
         print(f'{what}: {len(df)} pictures in {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB; {len(pairs)} pairs', flush=True)
 

@@ -4,7 +4,7 @@
 const config = JSON.parse(document.querySelector('#jupyter-config-data').textContent);
 const kernel = `${config.baseUrl}api/kernels/${config.kernelId}`, session = crypto.getRandomValues(new Uint32Array(4)).join('');
 const lost = document.querySelector('.gc-lost'), models = new Map(), waiting = [], control = `control-${session}`;
-let socket, ended = false, leaving = false, since = 0, said = '', n = 0;
+let socket, ended = false, since = 0, said = '', n = 0;
 
 // ---- what can be lost
 
@@ -58,33 +58,23 @@ function put(state, paths = [], buffers = []) {
   return state;
 }
 
-class Model {
-  constructor(id, state) { Object.assign(this, {id, state, unsaved: {}, fs: {}, ready: Promise.resolve()}); }
+class Model {   // of what anywidget offers, what picker.js asks for
+  constructor(id, state) { Object.assign(this, {id, state, fs: {}, ready: Promise.resolve()}); }
   get(k) { return this.state[k]; }
-  set(k, v) {
-    for (const [name, value] of typeof k === 'string' ? [[k, v]] : Object.entries(k)) { this.unsaved[name] = value; this.take({[name]: value}); }
-  }
   take(state) {
     Object.assign(this.state, state);
     for (const k in state) this.fire(`change:${k}`, this, state[k]);
-    this.fire('change', this);
-  }
-  save_changes() {
-    send('comm_msg', {comm_id: this.id, data: {method: 'update', state: this.unsaved, buffer_paths: []}});
-    this.unsaved = {};
   }
   send(content, callbacks, buffers = []) { send('comm_msg', {comm_id: this.id, data: {method: 'custom', content}}, buffers); }
   on(name, f) { for (const o of name.split(' ')) (this.fs[o] ??= []).push(f); }
-  off(name, f) { for (const o of name ? name.split(' ') : Object.keys(this.fs)) this.fs[o] = f ? (this.fs[o] ?? []).filter(g => g !== f) : []; }
   fire(name, ...args) { for (const f of [...this.fs[name] ?? []]) try { f(...args); } catch (e) { console.error(e); } }
 }
 
 async function show_any(model, el) {
   if (model.get('_css')) document.head.append(Object.assign(document.createElement('style'), {textContent: model.get('_css')}));
   const url = URL.createObjectURL(new Blob([model.get('_esm')], {type: 'text/javascript'}));
-  let widget = (await import(url)).default;
+  const widget = (await import(url)).default;
   URL.revokeObjectURL(url);
-  if (typeof widget === 'function') widget = await widget();
   await widget.initialize?.({model});
   await widget.render?.({model, el});
 }
@@ -137,11 +127,14 @@ function receive({header, content, buffers}) {
   const {comm_id, data} = content, model = models.get(comm_id);
   if (header.msg_type === 'status') { if (['dead', 'restarting'].includes(content.execution_state)) end(); }
   else if (header.msg_type === 'comm_open') models.set(comm_id, new Model(comm_id, put(data.state, data.buffer_paths, buffers)));
+  else if (header.msg_type === 'comm_close') models.delete(comm_id);
   else if (header.msg_type !== 'comm_msg') return;
   else if (comm_id === control) start(data.states, data.buffer_paths, buffers);
   else if (data.method === 'update') model?.take(put(data.state, data.buffer_paths, buffers));
   else if (data.method === 'custom') model?.ready.then(() => model.fire('msg:custom', data.content, buffers));
 }
+
+const gone = async () => (await fetch(kernel).catch(() => null))?.status === 404;
 
 function connect() {
   socket = new WebSocket(`${location.origin.replace('http', 'ws')}${kernel}/channels?session_id=${session}`, 'v1.kernel.websocket.jupyter.org');
@@ -153,22 +146,21 @@ function connect() {
     for (const o of waiting.splice(0)) socket.send(o);
   };
   socket.onclose = async () => {
-    if (leaving || ended) return;
+    if (ended) return;
     since ||= Date.now();
-    const answer = await fetch(kernel).catch(() => null);
-    if (answer?.status === 404) return end();
+    if (await gone()) return end();
     if (Date.now() - since > 4000) say('The connection is lost. Trying again …');
     setTimeout(connect, 2000);
   };
 }
 
 addEventListener('pagehide', () => {
-  leaving = true;
+  ended = true; // one that comes back is loaded anew
   navigator.sendBeacon(`${config.baseUrl}voila/api/shutdown/${config.kernelId}`);
 });
 addEventListener('pageshow', e => e.persisted && location.reload());
 document.addEventListener('visibilitychange', async () => {
-  if (!document.hidden && !ended && (await fetch(kernel).catch(() => null))?.status === 404) end();
+  if (!document.hidden && !ended && await gone()) end();
 });
 if (document.querySelector('.gc-fail')) document.body.classList.remove('gc-wait');
 connect();
