@@ -2,14 +2,19 @@
 
     python tools/bench_check.py [--faces FOLDER ...] [--others FOLDER] [--n 4000] [--seed 42] [--keep FOLDER]
     python tools/bench_check.py --scale 20000 [--add 100]
+    python tools/bench_check.py --train [--seeds 42 43 44] [--epochs 12] [--keep FOLDER]
 
 Copies N faces of the folders (by default of utkface and celeba in ../shared/data, or what GENDER_CLASSIFIER_DATA names) to a
 temporary folder and plants problems in them (`synth.make_messy`): 10 % wrong labels, 3 % near-copies, 2 % blurred, 2 % without a face
 and more. Then prints for each kind how many were planted, how many of them were found, and how much of what was found was planted.
 Faces of real sets have problems of their own, so what was found and not planted is not always wrong: pairs are compared once more
 at full size by another measure, which tells copies that were there before from mistakes.
-With --scale, the seconds and memory of a check of that many pictures, of a second one, and of one more after --add pictures are added."""
-import argparse, os, pickle, platform, random, shutil, subprocess, sys, tempfile, time
+With --scale, the seconds and memory of a check of that many pictures, of a second one, and of one more after --add pictures are added.
+With --train, what cleaning does to accuracy: nets are trained from scratch on N broken pictures as they are, on what is left when all
+that the check suspects is taken out unseen, on what a person leaves who looks at what it shows, and on the pictures as they were before. All
+are measured on the same other faces, which nothing was done to, and of which no copy and no person is among the N. Three seeds, of the
+mess and of the net. With --keep it goes on where it was cut off."""
+import argparse, json, os, pickle, platform, random, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
@@ -114,6 +119,105 @@ def run_scale(args, d):
         (df, pairs, _, _, secs, more), wall, mb, cpu = check(d/'large', d/'found.pkl')
         print(f'{what}: {len(df)} pictures in {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB; {len(pairs)} pairs', flush=True)
 
+def kept(fn, f):
+    "What `f` gives, or gave once before"
+    if not fn.exists():
+        fn.parent.mkdir(parents=True, exist_ok=True)
+        part = fn.with_suffix('.part')
+        part.write_bytes(pickle.dumps(f()))
+        part.replace(fn)
+    return pickle.loads(fn.read_bytes())
+
+def messy_faces(args, d, seed):
+    "A messy folder and what is wrong with it; its test part, to which nothing is done, is half as large as the rest"
+    from gender_classifier.synth import make_messy
+    if d.exists(): shutil.rmtree(d) # cut off
+    return make_messy(d, args.faces, [args.others], n=round(1.5*args.n), fracs=(8/15,2/15,1/3), seed=seed)
+
+LOOKED_AT = .1 # the share of the pictures whose labels a person looks at
+
+def arms(truth, d):
+    "What there is to learn from: name -> table of `fn` and `labels`"
+    from gender_classifier.quality import find_issues
+    from gender_classifier.suspects import label_errors, out_of_fold
+    df = truth[truth.split!='test'].reset_index(drop=True)
+    found = find_issues(df, root=d).df
+    flags = found[[o for o in found if o.startswith('is_') and o.endswith('_issue') and o[3:-6] not in ('exact_duplicates','near_duplicates','leak','odd_size')]]
+    copy,flagged = found.copy_of!='',flags.any(axis=1)
+    use = df[~found.is_unreadable_issue]
+    worst = label_errors(use, out_of_fold(use, progress=False))
+    seen = df.index.isin(worst.index[:round(LOOKED_AT*len(use))])
+    return dict(
+        broken=use[['fn','labels']],
+        suggested=df.loc[~flagged&~copy&~df.index.isin(worst.index[worst.is_label_issue]), ['fn','labels']],
+        looked_at=df.assign(labels=df.true.where(seen|found.is_conflict_issue, df.labels))[lambda o: ~copy&(~flagged|o.issue.isin(['','label']))&(o.labels!='')][['fn','labels']],
+        as_it_was=df[(df.of=='')&(df.true!='')].drop(columns=['fn','labels']).rename(columns=dict(src='fn', true='labels'))[['fn','labels']])
+
+def valid_faces(truth, crops):
+    "The faces to measure by: the test part without those under ten years, and without copies of the others"
+    from gender_classifier.data import picture_groups
+    t = truth[truth.fn.isin(crops)].reset_index(drop=True)
+    groups = picture_groups(t, np.stack([crops[o] for o in t.fn]))
+    test = (t.split=='test').to_numpy()
+    return t[test&~np.isin(groups, groups[~test])&~(t.age<10).to_numpy()][['fn','labels']]
+
+def prepare_train(args, d, seed):
+    "The tables to learn from, that to measure by, and the crops of all their pictures, by file"
+    from gender_classifier.crops import load_crops, make_crops
+    truth = kept(d/'truth.pkl', lambda: messy_faces(args, d/'messy', seed))
+    res = arms(truth, d/'messy')
+    fns = pd.DataFrame(dict(fn=pd.unique(pd.concat([*(o.fn for o in res.values()), truth.fn[truth.split=='test']]))))
+    cut = make_crops(fns, size=64, cache=d/'crops', progress=False)[0]
+    crops = dict(zip(cut.fn, load_crops(cut.crop)))
+    left = {k:int((o.set_index('fn').labels!=truth.set_index('fn').true.reindex(o.fn)).sum()) if k!='as_it_was' else 0 for k,o in res.items()}
+    return res,valid_faces(truth, crops),crops,left
+
+def balanced_of(df, valid, crops, seed, n_epoch, ckpt):
+    "Balanced accuracy on `valid` of a resnet18 that learned from `df`, 64 pixels, from scratch"
+    from fastai.torch_core import trainable_params
+    from gender_classifier.core import LABELS
+    from gender_classifier.learner import EMA, face_learner, fit_resumable, learn_probs
+    from gender_classifier.memory import memory_dls
+    from sklearn.metrics import balanced_accuracy_score
+    x,xv = (np.stack([crops[o] for o in t.fn]) for t in (df,valid))
+    y = np.stack([df.labels==o for o in LABELS], 1).astype(np.float32)
+    few = np.arange(len(x)+64)>=len(x) # fastai wants some to look at after each epoch
+    dls = memory_dls(np.concatenate([x,x[:64]]), np.concatenate([y,y[:64]]), few)
+    learn = face_learner(dls, weights=None, seed=seed, clip=1., wd=.05, metrics=[], n_out=2, splitter=trainable_params, lin_ftrs=[], concat_pool=False, ps=.2, cbs=[EMA(.99)])
+    with learn.no_bar(), learn.no_logging(): fit_resumable(learn, ckpt, n_epoch, 3e-3, pct_start=.2)
+    return float(balanced_accuracy_score(valid.labels, np.array(LABELS)[learn_probs(learn, xv, 256).argmax(1)]))
+
+def run_train(args, d):
+    "What cleaning does to accuracy"
+    d = args.keep or d
+    d.mkdir(parents=True, exist_ok=True)
+    log = d/'runs.jsonl'
+    done = [json.loads(o) for o in log.read_text().splitlines()] if log.exists() else []
+    for seed in args.seeds:
+        names = ['broken','suggested','looked_at','as_it_was']
+        if {(seed,o) for o in names}<={(o['seed'],o['arm']) for o in done}: continue
+        start = time.perf_counter()
+        tables,valid,crops,left = kept(d/f'{seed}'/'prepared.pkl', lambda: prepare_train(args, d/f'{seed}', seed))
+        print(f'seed {seed}: {len(valid)} faces to measure by; made ready in {time.perf_counter()-start:.0f} s', flush=True)
+        for name in names:
+            if any((o['seed'],o['arm'])==(seed,name) for o in done): continue
+            df,start = tables[name][tables[name].fn.isin(crops)],time.perf_counter()
+            n_epoch = round(args.epochs*len(tables['broken'])/len(df)) # as many steps for all
+            b = balanced_of(df, valid, crops, seed, n_epoch, d/f'{seed}'/f'{name}.pt')
+            done.append(dict(seed=seed, arm=name, pictures=len(df), wrong=left[name], valid=len(valid), epochs=n_epoch, balanced=round(b, 5), seconds=round(time.perf_counter()-start)))
+            with log.open('a') as f: f.write(json.dumps(done[-1])+'\n')
+            print(json.dumps(done[-1]), flush=True)
+    report_train(pd.DataFrame(done)[lambda o: o.seed.isin(args.seeds)])
+
+def report_train(df):
+    "Print the balanced accuracy of each way, and how far it is from that of the broken pictures, seed by seed"
+    about = dict(broken='broken, as it is', suggested='all suspects taken out unseen', looked_at='a person looked at what was shown', as_it_was='never broken')
+    p = df.pivot(index='seed', columns='arm', values='balanced')*100
+    for k,text in about.items():
+        o,gain = df[df.arm==k],p[k]-p.broken
+        print(f'  {text:34} {o.pictures.mean():6.0f} pictures, {o.wrong.mean():4.0f} wrong; balanced accuracy {p[k].mean():.1f} % (sd {p[k].std():.1f}; '
+              f'{", ".join(f"{v:.1f}" for v in p[k])}); {gain.mean():+.1f} points ({gain.min():+.1f} to {gain.max():+.1f})')
+
 def main():
     data = Path(os.environ.get('GENDER_CLASSIFIER_DATA') or root.parent/'shared/data')
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -121,8 +225,10 @@ def main():
     p.add_argument('--n', type=int, default=4000); p.add_argument('--seed', type=int, default=42); p.add_argument('--keep', type=Path)
     p.add_argument('--quick', action='store_true', help='leave out the wrong labels')
     p.add_argument('--scale', type=int); p.add_argument('--add', type=int, default=100)
+    p.add_argument('--train', action='store_true', help='accuracy before and after cleaning')
+    p.add_argument('--seeds', type=int, nargs='+', default=[42,43,44]); p.add_argument('--epochs', type=int, default=12)
     args = p.parse_args()
     print(f'{cpu_name()}, {n_cpus(most=10**6)} usable, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}', flush=True)
-    with tempfile.TemporaryDirectory() as d: (run_scale if args.scale else run_quality)(args, Path(d))
+    with tempfile.TemporaryDirectory() as d: (run_scale if args.scale else run_train if args.train else run_quality)(args, Path(d))
 
 if __name__ == '__main__': main()
