@@ -9,6 +9,7 @@ __all__ = ['MODEL_NAME', 'PICKLES', 'NO_FACE', 'ModelError', 'Spec', 'check_spec
 # %% ../nbs/02_inference.ipynb #35c32147
 import json, os
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import islice
 from pathlib import Path
 import numpy as np, onnxruntime as ort
@@ -301,8 +302,15 @@ def _look(self:Labeller, photo, name=None):
     return size,faces,[crop_face(a, o, self.spec.size, self.spec.margin) for o in faces or [None]]
 
 @patch
-def _predictions(self:Labeller, size, faces, probs):
-    "A `Prediction` a face, from the rows of `probs`"
+def _predictions(self:Labeller, size, faces, probs, crops=None):
+    "A `Prediction` a face, from the rows of `probs`; with `crops`, each keeps its own and its face"
+    res = self._answers(size, faces, probs)
+    for p,f,c in zip(res, faces or [None], crops if crops is not None else []): p.face,p.crop = f,c
+    return res
+
+@patch
+def _answers(self:Labeller, size, faces, probs):
+    "What the rows of `probs` say of each face"
     ps = [dict(zip(self.spec.labels, o)) for o in np.asarray(probs, np.float64).tolist()]
     if not faces: return [Prediction(None, None, ps[0], *decide(ps[0], self.spec), note=NO_FACE)]
     return [Prediction(_clip(f.box, size), round(float(f.score), 4), p, *decide(p, self.spec)) for f,p in zip(faces, ps)]
@@ -317,10 +325,7 @@ def label(self:Labeller,
     "Label every face of one photo; raises `PictureError`"
     if isinstance(photo, (list,tuple)): raise TypeError('label takes one photo; label_many takes a list of them')
     size,faces,crops = self._look(photo, name)
-    preds = self._predictions(size, faces, self.probs(np.stack(crops)))
-    if keep:
-        for p,f,c in zip(preds, faces or [None], crops): p.face,p.crop = f,c
-    return preds
+    return self._predictions(size, faces, self.probs(np.stack(crops)), crops if keep else None)
 
 # %% ../nbs/02_inference.ipynb #580a01fa
 @patch
@@ -337,13 +342,13 @@ def _try_look(self:Labeller, item):
     return res,[],[]
 
 @patch
-def _label_group(self:Labeller, items):
+def _label_group(self:Labeller, items, keep=False):
     "`Result`s of a few photos, by one run of the network"
     looks = [self._try_look(o) for o in items]
     crops = [c for *_,cs in looks for c in cs]
     probs,i = self.probs(np.stack(crops)) if crops else None,0
     for res,faces,cs in looks:
-        if cs: res.faces = self._predictions(res.size, faces, probs[i:i+len(cs)])
+        if cs: res.faces = self._predictions(res.size, faces, probs[i:i+len(cs)], cs if keep else None)
         i += len(cs)
     return [o[0] for o in looks]
 
@@ -365,9 +370,10 @@ def _bar(items, total):
 def label_many(self:Labeller,
     photos, # Photos, or (name, photo) pairs, any iterable; or a folder. A `Result` among them is passed through
     progress:bool=False, # Show a progress bar?
+    keep:bool=False, # Keep each face and its crop in its `Prediction`
 ): # Iterator of `Result`s, in the order of `photos`
     "Label many photos, in batches and in parallel; a photo that cannot be used gives a `Result` with an `error`"
     if isinstance(photos, (str,Path)): photos = image_files(photos)
     total = len(photos) if hasattr(photos, '__len__') else None
-    res = (o for g in in_order(self._label_group, _groups(photos, self.bs), self.threads) for o in g)
+    res = (o for g in in_order(partial(self._label_group, keep=keep), _groups(photos, self.bs), self.threads) for o in g)
     return _bar(res, total) if progress else res
