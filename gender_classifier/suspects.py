@@ -283,7 +283,7 @@ def learner_table(
 
 # %% ../nbs/25_suspects.ipynb #7f3c149a
 REASONS = {'label error':['label'], 'loss':['loss'], 'conflict':['conflict'], 'copy':['exact_duplicates','near_duplicates'], 'leak':['leak'], 'no face':['no_face'],
-    'several faces':['several_faces'], 'not a photo':['not_a_photo'], 'blurred':['blurry'], 'dark':['dark'], 'light':['light'], 'low information':['low_information'],
+    'several faces':['several_faces'], 'hardly a face':['doubtful_face'], 'blurred':['blurry'], 'dark':['dark'], 'light':['light'], 'low information':['low_information'],
     'tiny':['tiny'], 'odd size':['odd_size'], 'odd shape':['odd_aspect_ratio'], 'unreadable':['unreadable'], 'review folder':['review']} # reason -> issues
 COLS = ['fn','label','pred','prob','reason','score','why','other','source','split'] # of a queue
 

@@ -8,7 +8,7 @@ from gender_classifier import quality
 from gender_classifier.copies import find_copies
 from gender_classifier.core import STATE
 from gender_classifier.ingest import ingest
-from gender_classifier.quality import ISSUES, find_issues, measure
+from gender_classifier.quality import LOOKED_FOR, find_issues, measure
 from gender_classifier.synth import synth_face, synth_faces, synth_messy
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_every_difficult_file(tmp_path):
     assert ((m.error=='')==[ok for _, ok in files.values()]).all()
     issues = find_issues(pd.DataFrame(dict(fn=m.index, labels='female')), m)
     assert issues.df.is_unreadable_issue.tolist()==[not ok for _, ok in files.values()]
-    assert set(issues.summary.issue)==set(ISSUES)
+    assert set(issues.summary.issue)==set(LOOKED_FOR)
 
 @pytest.mark.parametrize('n', [0, 1, 2])
 def test_few_pictures(faces, n):
@@ -124,7 +124,7 @@ def test_scores_and_flags(faces):
     df = ingest(faces).df
     issues = find_issues(df, measure(df, faces, progress=False, faces=False))
     assert issues.df.index.equals(df.index)
-    for k in ISSUES:
+    for k in LOOKED_FOR:
         s = issues.df[f'{k}_score']
         assert s.between(0, 1).all() and issues.df[f'is_{k}_issue'].dtype==bool, k
 
@@ -164,4 +164,4 @@ def test_real_faces(shared_data, tmp_path):
     def share(k): return issues.df[f'is_{k}_issue'][truth.issue==k].mean()
     assert share('blurry')>=.8
     gone = truth.issue=='no_face'
-    assert (issues.df.is_no_face_issue|issues.df.is_not_a_photo_issue)[gone].mean()>=.95
+    assert (issues.df.is_no_face_issue|issues.df.is_doubtful_face_issue)[gone].mean()>=.95

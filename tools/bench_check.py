@@ -2,7 +2,7 @@
 
     python tools/bench_check.py [--faces FOLDER ...] [--others FOLDER] [--n 4000] [--seed 42] [--keep FOLDER]
     python tools/bench_check.py --scale 20000 [--add 100]
-    python tools/bench_check.py --train [--seeds 42 43 44] [--epochs 12] [--keep FOLDER]
+    python tools/bench_check.py --train [--seeds 42 43 44] [--epochs 8] [--side 48] [--keep FOLDER]
 
 Copies N faces of the folders (by default of utkface and celeba in ../shared/data, or what GENDER_CLASSIFIER_DATA names) to a
 temporary folder and plants problems in them (`synth.make_messy`): 10 % wrong labels, 3 % near-copies, 2 % blurred, 2 % without a face
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
 from bench_label import cpu_name
-from gender_classifier.core import image_files, n_cpus, open_image
+from gender_classifier.core import image_files, n_cpus, open_image, with_big_pages
 
 root = Path(__file__).resolve().parent.parent
 CHECK = """import pickle, sys, time
@@ -75,7 +75,7 @@ def report_issues(truth, df):
     print(f'  {"":18}planted  found          flagged: this was planted, another problem was, nothing was')
     for k in sorted(set(t)-{'', 'label', 'near_duplicates', 'exact_duplicates'}):
         flag = df[f'is_{k}_issue'].to_numpy()
-        if k=='no_face': flag = flag|df.is_not_a_photo_issue.to_numpy()
+        if k=='no_face': flag = flag|df.is_doubtful_face_issue.to_numpy()
         y = (t==k).to_numpy()
         clean = (t=='').to_numpy()
         a, b, c = (y&flag).sum(), (flag&~y&~clean).sum(), (flag&clean).sum()
@@ -167,13 +167,13 @@ def prepare_train(args, d, seed):
     truth = kept(d/'truth.pkl', lambda: messy_faces(args, d/'messy', seed))
     res = arms(truth, d/'messy')
     fns = pd.DataFrame(dict(fn=pd.unique(pd.concat([*(o.fn for o in res.values()), truth.fn[truth.split=='test']]))))
-    cut = make_crops(fns, size=64, cache=d/'crops', progress=False)[0]
+    cut = make_crops(fns, size=args.side, cache=d/'crops', progress=False)[0]
     crops = dict(zip(cut.fn, load_crops(cut.crop)))
     left = {k:int((o.set_index('fn').labels!=truth.set_index('fn').true.reindex(o.fn)).sum()) if k!='as_it_was' else 0 for k,o in res.items()}
     return res,valid_faces(truth, crops),crops,left
 
 def balanced_of(df, valid, crops, seed, n_epoch, ckpt):
-    "Balanced accuracy on `valid` of a resnet18 that learned from `df`, 64 pixels, from scratch"
+    "Balanced accuracy on `valid` of a resnet18 that learned from `df`, from scratch"
     from fastai.torch_core import trainable_params
     from gender_classifier.core import LABELS
     from gender_classifier.learner import EMA, face_learner, fit_resumable, learn_probs
@@ -226,8 +226,10 @@ def main():
     p.add_argument('--quick', action='store_true', help='leave out the wrong labels')
     p.add_argument('--scale', type=int); p.add_argument('--add', type=int, default=100)
     p.add_argument('--train', action='store_true', help='accuracy before and after cleaning')
-    p.add_argument('--seeds', type=int, nargs='+', default=[42,43,44]); p.add_argument('--epochs', type=int, default=12)
+    p.add_argument('--seeds', type=int, nargs='+', default=[42,43,44])
+    p.add_argument('--epochs', type=int, default=8); p.add_argument('--side', type=int, default=48, help='of the crops that the nets see, pixels')
     args = p.parse_args()
+    if args.train: with_big_pages()
     print(f'{cpu_name()}, {n_cpus(most=10**6)} usable, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}', flush=True)
     with tempfile.TemporaryDirectory() as d: (run_scale if args.scale else run_train if args.train else run_quality)(args, Path(d))
 
