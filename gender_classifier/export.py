@@ -6,7 +6,7 @@
 __all__ = ['PACKAGES', 'SUFFIXES', 'ExportError', 'learner_labels', 'learner_activation', 'learner_norm', 'learner_size',
            'round_weights', 'save_weights', 'load_weights', 'ServedNet', 'check_onnx', 'export_onnx', 'head_config',
            'learner_arch', 'blank_dls', 'versions', 'model_spec', 'model_card', 'export_learner', 'write_card',
-           'update_spec', 'read_json', 'check_hash', 'rebuild_learner']
+           'update_spec', 'read_json', 'fold_temperature', 'check_hash', 'rebuild_learner']
 
 # %% ../nbs/31_export.ipynb #62dedb7d
 import copy, importlib.metadata, json, platform, shutil, tempfile, warnings
@@ -343,6 +343,7 @@ def model_card(
     "The model card: what a person should know before relying on the model"
     f,ths = facts or {},', '.join(f'{k} {v:g}' for k,v in spec['thresholds'].items())
     io = f"In: `image`, uint8 (n, {spec['size']}, {spec['size']}, 3), RGB crops, a face with margin {spec['margin']:g}. Out: `probs`, float32 (n, {len(spec['labels'])}): {', '.join(spec['labels'])}."
+    if spec.get('temperature'): io += f" In use the logits are divided by a temperature that the JSON holds ({', '.join(f'{k} {v:g}' for k,v in spec['temperature'].items())}); the graph's numbers are as they were before."
     parts = [f"# {spec['name']}", f.get('summary') or f"{spec['arch'] or 'A net'} that labels a picture of a face {' or '.join(spec['labels'])}.",
         '## Input and output', f"{io}\n\nThresholds: {ths}; neither below {spec['neither_below']:g}.",
         '## Meant for', _list_md(f.get('uses')), '## Data', _data_md(f.get('data')), '## Terms', f.get('terms') or '*not stated*',
@@ -431,10 +432,10 @@ def write_card(
 
 def update_spec(
     stem, # Of a model that was exported
-    **changes, # thresholds, neither_below, margin, detector, training
+    **changes, # thresholds, neither_below, temperature, calibration, margin, detector, training
 )->dict: # The new description
     "Change what the description of an exported model says, but for what is in its graph; raises `ExportError`"
-    fixed = sorted(set(changes)-{'thresholds','neither_below','margin','detector','training'})
+    fixed = sorted(set(changes)-{'thresholds','neither_below','temperature','calibration','margin','detector','training'})
     if fixed: raise ExportError(f'{", ".join(fixed)} cannot be changed any more: export the learner again.')
     stem,spec = Path(stem),{**read_json(stem), **changes}
     with _staged(stem) as tmp: _write_json(f'{tmp}.json', spec)
@@ -450,6 +451,26 @@ def read_json(
     except ValueError: raise ModelError(f'{fn.name} is damaged or cut short: export the model again, or fetch the file again.') from None
     if not isinstance(spec, dict) or 'labels' not in spec: raise ModelError(f'{fn.name} does not describe a model.')
     return spec
+
+# %% ../nbs/31_export.ipynb #3b1b5821
+@torch.no_grad()
+def fold_temperature(
+    model:nn.Module, # Changed in place; ends in a linear layer, or batch normalisation
+    temperature, # One number a label
+    size:int=112, # Side of its pictures, pixels
+):
+    "Divide the outputs of `model` by `temperature`, within its last layer; raises `ModelError`"
+    t = torch.tensor([float(o) for o in temperature])
+    if (t==1).all(): return
+    last = [o for o in model.modules() if not list(o.children()) and list(o.parameters(recurse=False))][-1:]
+    x,was = torch.rand(2,3,size,size, generator=torch.Generator().manual_seed(0)),model.training
+    model.eval()
+    ps = [p for o in last for p in o.parameters(recurse=False) if len(p)==len(t)]
+    x,t = (o.to(ps[0].device, ps[0].dtype) for o in (x,t)) if ps else (x,t)
+    want = model(x)/t if ps else None
+    for p in ps: p.div_(t.view(-1, *[1]*(p.ndim-1)))
+    if not ps or not torch.allclose(model(x), want, rtol=1e-3, atol=1e-4): raise ModelError('The last layer of this net cannot take the temperature that its .json states: use the .onnx, whose probabilities are calibrated.')
+    model.train(was)
 
 # %% ../nbs/31_export.ipynb #e6ff4717
 def check_hash(
@@ -474,4 +495,5 @@ def rebuild_learner(
     learn = _build(spec, ifnone(dls, blank_dls(spec)))
     load_weights(learn.model, f'{stem}.safetensors')
     learn.model.eval()
+    fold_temperature(learn.model, [spec.get('temperature',{}).get(o, 1.) for o in spec['labels']], spec['size'])
     return learn

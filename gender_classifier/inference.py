@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODEL_NAME', 'PICKLES', 'NO_FACE', 'ModelError', 'Spec', 'check_spec', 'load_spec', 'synth_model', 'default_model',
-           'find_model', 'open_model', 'decide_many', 'decide', 'Prediction', 'Result', 'csv_columns', 'Labeller']
+           'find_model', 'open_model', 'temper', 'temperatures', 'calibrated', 'decide_many', 'decide', 'Prediction',
+           'Result', 'csv_columns', 'Labeller']
 
 # %% ../nbs/02_inference.ipynb #35c32147
 import json, os
@@ -30,6 +31,9 @@ class Spec:
     margin:float # Side of a crop as a multiple of the longer side of the face's box
     thresholds:dict # {label: lowest probability at which it holds}
     neither_below:float=.3 # If no label reaches this, the answer is "neither"
+    activation:str='sigmoid' # 'softmax' if the labels share one probability
+    temperature:dict=field(default_factory=dict) # {label: number its logits are divided by}; 1 if it is not named
+    calibration:dict=field(default_factory=dict) # How temperature and thresholds were chosen
     mean:list=None # Normalisation, which is part of the graph
     std:list=None
     detector:dict=field(default_factory=dict) # `name`, `score`, `max_side` that the training crops were found with
@@ -58,6 +62,13 @@ def check_spec(
     if not (isinstance(d['thresholds'], dict) and set(d['labels'])<=set(d['thresholds'])): _refuse(fn, 'it lacks the threshold of a label')
     shares = [*d['thresholds'].values(), d.get('neither_below', 0)]
     if not all(isinstance(o, (int,float)) and 0<=o<=1 for o in shares): _refuse(fn, 'a threshold of it is not a number between 0 and 1')
+    if not _temperature_ok(d): _refuse(fn, 'its temperature is not a number between 0.01 and 100 for labels that it has')
+
+def _temperature_ok(d):
+    "Can the probabilities of a model be tempered as its JSON says?"
+    t = d.get('temperature', {})
+    if not isinstance(t, dict) or not set(t)<=set(d['labels']) or d.get('activation', 'sigmoid') not in ('sigmoid','softmax'): return False
+    return all(isinstance(o, (int,float)) and .01<=o<=100 for o in t.values())
 
 # %% ../nbs/02_inference.ipynb #23c0de45
 def load_spec(
@@ -174,6 +185,34 @@ def open_model(
     _trim()
     return sess,spec
 
+# %% ../nbs/02_inference.ipynb #974f3ffd
+def temper(
+    probs, # (n, labels), 0 to 1
+    temperature, # One number a label
+    activation:str='sigmoid', # 'softmax' if the labels share one probability
+)->np.ndarray: # As `probs`
+    "Probabilities whose logits are divided by `temperature` (Guo et al., 2017)"
+    p,t = np.asarray(probs),np.asarray(temperature, np.float64)
+    if (t==1).all(): return p
+    with np.errstate(divide='ignore', over='ignore'):
+        z = np.log(p.astype(np.float64))
+        if activation=='sigmoid': return (1/(1+np.exp((np.log1p(-p.astype(np.float64))-z)/t))).astype(p.dtype)
+        e = np.exp((z-z.max(-1, keepdims=True, initial=-np.inf))/t)
+        return (e/e.sum(-1, keepdims=True)).astype(p.dtype)
+
+def temperatures(
+    spec, # `Spec`
+)->np.ndarray: # (labels,)
+    "The temperature of each label"
+    return np.array([spec.temperature.get(o, 1.) for o in spec.labels])
+
+def calibrated(
+    probs, # (n, labels), as the network gives them
+    spec, # `Spec`, of which `labels`, `temperature`, `activation` are used
+)->np.ndarray: # As `probs`
+    "The probabilities that a model stands by"
+    return temper(probs, temperatures(spec), spec.activation)
+
 # %% ../nbs/02_inference.ipynb #8ed4aa41
 def decide_many(
     probs, # (n, labels), 0 to 1
@@ -276,14 +315,15 @@ class Labeller:
     def probs(self,
         crops, # uint8 (n, size, size, 3), RGB
     )->np.ndarray: # float32 (n, labels)
-        "The network's answer to `crops`, `bs` at a time"
-        return np.concatenate([np.zeros((0,len(self.spec.labels)), np.float32), *self._run('probs', crops)])
+        "Calibrated probabilities for `crops`, `bs` at a time"
+        return calibrated(np.concatenate([np.zeros((0,len(self.spec.labels)), np.float32), *self._run('probs', crops)]), self.spec)
 
     def maps(self,
         crops, # uint8 (n, size, size, 3), RGB, at least one
     )->np.ndarray: # float32 (n, labels, h, w), in logits, or None if the model has no such output
-        "Evidence for each label at each place of `crops`, whose mean is the label's logit (class activation maps, Zhou et al., 2016)"
-        return np.concatenate(list(self._run('cam', crops))) if 'cam' in [o.name for o in self.session.get_outputs()] else None
+        "Evidence for each label at each place of `crops`, whose mean is the label's calibrated logit (class activation maps, Zhou et al., 2016)"
+        if 'cam' not in [o.name for o in self.session.get_outputs()]: return None
+        return np.concatenate(list(self._run('cam', crops)))/temperatures(self.spec).astype(np.float32)[:,None,None]
 
     def _run(self, output, crops):
         crops,s = np.asarray(crops),self.spec.size

@@ -10,7 +10,7 @@ import pickle, pickletools, warnings, zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from fastai.learner import Learner, load_learner
-from .export import check_hash, read_json
+from .export import check_hash, fold_temperature, read_json
 from .inference import ModelError
 
 # %% ../nbs/32_pickles.ipynb #79ab50f3
@@ -87,6 +87,9 @@ def load_learner_file(
     except (ModelError,OSError): raise
     except Exception: raise ModelError(f'{fn.name} is damaged or no learner: copy or fetch it again.') from None
     if not trust: raise ModelError(_untrusted(fn, names))
-    spec = Path(f'{fn.with_suffix("")}.json')
-    if spec.is_file(): check_hash(fn.with_suffix(''), '.pkl', read_json(fn.with_suffix('')))
-    return _unpickle(fn, cpu)
+    stem = fn.with_suffix('')
+    spec = read_json(stem) if Path(f'{stem}.json').is_file() else {}
+    check_hash(stem, '.pkl', spec)
+    learn = _unpickle(fn, cpu)
+    if spec.get('temperature'): fold_temperature(learn.model, [spec['temperature'].get(o, 1.) for o in spec['labels']], spec['size'])
+    return learn
