@@ -93,3 +93,29 @@ def test_killed_and_resumed(faces, tmp_path):
     now = json.loads((run/'history.json').read_text())
     assert [o['epoch'] for o in now]==list(range(1, len(now)+1))
     assert now[:len(was)-1]==was[:-1]
+
+
+GO_CLI = '''import sys; from gender_classifier import cli, studycli
+p = cli.argparse.ArgumentParser(); studycli.add_study(p.add_subparsers()); args = p.parse_args(sys.argv[1:])
+cli.parser = lambda: cli.argparse.Namespace(parse_args=lambda a: args)
+sys.exit(cli.main([]))'''
+
+def command(*args): return [sys.executable, '-c', GO_CLI, 'study', *map(str, args)]
+
+def test_command(faces, tmp_path):
+    "The command does the runs, writes the table, lists, and ends quietly by Ctrl-C"
+    fn,out = listed(tmp_path, dict(arch='cnn6'), dict(name='long', arch='cnn6', epochs=4000)),tmp_path/'out'
+    env = {**os.environ, 'GENDER_CLASSIFIER_CACHE': str(tmp_path/'cache')}
+    p = subprocess.Popen(command(fn, '--data', faces, '--out', out), cwd=REPO, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for(lambda: (out/'long-s0'/'history.json').exists() or p.poll() is not None)
+        os.killpg(p.pid, signal.SIGINT) # as a terminal does
+        said,err = p.communicate(timeout=60)
+    finally: p.kill()
+    assert p.returncode==130 and err=='' and '1 of 2  cnn6-adam-0.001, seed 0: accuracy' in said and 'Written: ' in said
+    md = (out/'README.md').read_text()
+    assert '1 of 2 runs are done.' in md and str(faces) not in md and str(tmp_path) not in md and (out/'study.png').stat().st_size>5000
+    res = subprocess.run(command(fn, '--out', out, '--list'), cwd=REPO, env=env, capture_output=True, text=True)
+    assert res.stdout.splitlines()==['done     cnn6-adam-0.001, seed 0', 'begun    long, seed 0', '1 of 2 runs are done.']
+    res = subprocess.run(command(fn, '--out', out), cwd=REPO, env=env, capture_output=True, text=True)
+    assert res.returncode==2 and '--data' in res.stderr and 'Traceback' not in res.stderr
