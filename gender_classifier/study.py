@@ -209,7 +209,7 @@ def check_archs(configs):
     from gender_classifier.trial import NETS
     for o in {c['arch'] for c in configs}-set(NETS): get_arch(o)
 
-# %% ../nbs/37_study.ipynb #e84e3c49
+# %% ../nbs/37_study.ipynb #827b4aec
 def _say_done(r): return f"accuracy {r['accuracy']*100:.1f} %, F1 {r['f1']:.3f}, {r['train_seconds']:.0f} s of training"
 
 def run_study(
@@ -241,6 +241,7 @@ def _next(log, c, seed, out, threads, facts, head, report):
     if isinstance(r, str):
         report(f'{head} {r}; see {d/"log.txt"}')
         return [d.name]
+    log.news() # what is in the file stays
     log.append([dict(name=c['name'], seed=seed, config=settings(c), data=facts['digest'], **r)])
     shutil.rmtree(d, ignore_errors=True)
     report(f'{head} {_say_done(r)}')

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 for o in ('torch', 'fastai', 'pandas', 'sklearn', 'filelock'): pytest.importorskip(o, reason=f'the package {o}, which a study needs, is not installed')
 from gender_classifier.atomic import JournalError
-from gender_classifier.study import load_configs, read_results, run_id, run_study, study_state
+from gender_classifier.study import load_configs, md_report, read_results, run_id, run_study, settings, study_runs, study_state
 from gender_classifier.synth import synth_faces
 
 REPO = Path(__file__).parents[1]
@@ -37,15 +37,16 @@ def wait_for(cond, timeout=90):
 
 def test_runs_fails_and_goes_on(faces, tmp_path):
     "Every run is a line; one that fails is said and stops no other; what is done is not done again"
-    said,fn = [],listed(tmp_path, dict(arch='cnn6'), dict(name='too-small', arch='squeezenet1_1', size=16))
+    said,fn = [],listed(tmp_path, dict(arch='cnn6', seeds=[0,1]), dict(name='too-small', arch='squeezenet1_1', size=16))
     failed = run_study(load_configs(fn), faces, tmp_path/'out', cache=tmp_path/'cache', report=said.append)
     assert failed==['too-small-s0']
-    assert 'accuracy' in said[0] and 'it failed' in said[1] and 'log.txt' in said[1] and 'Traceback' not in said[1]
-    row, = read_results(tmp_path/'out')
+    assert 'accuracy' in said[0] and 'it failed' in said[2] and 'log.txt' in said[2] and 'Traceback' not in said[2]
+    row,other = read_results(tmp_path/'out')
+    assert (row['seed'],other['seed'])==(0,1) and row['data']==other['data'] and row['history']!=other['history']
     assert row['name']=='cnn6-adam-0.001' and row['epochs']==1 and row['n_test']>=6 and row['parameters']>1e6 and row['infer_ms']>0
     assert str(faces) not in json.dumps(row) and str(tmp_path) not in json.dumps(row)
-    assert study_state(load_configs(fn), tmp_path/'out').state.tolist()==['done','begun']
-    assert run_study(load_configs(fn), faces, tmp_path/'out', only=['cnn6'], report=said.append)==[] and len(said)==2
+    assert study_state(load_configs(fn), tmp_path/'out').state.tolist()==['done','done','begun']
+    assert run_study(load_configs(fn), faces, tmp_path/'out', only=['cnn6'], report=said.append)==[] and len(said)==3
 
     with pytest.raises(ValueError, match='with other settings'): run_study(load_configs(listed(tmp_path, dict(arch='cnn6', wd=.5))), faces, tmp_path/'out')
     with pytest.raises(ValueError, match='is of a study on'): run_study(load_configs(fn), tmp_path, tmp_path/'out')
@@ -119,3 +120,15 @@ def test_command(faces, tmp_path):
     assert res.stdout.splitlines()==['done     cnn6-adam-0.001, seed 0', 'begun    long, seed 0', '1 of 2 runs are done.']
     res = subprocess.run(command(fn, '--out', out), cwd=REPO, env=env, capture_output=True, text=True)
     assert res.returncode==2 and '--data' in res.stderr and 'Traceback' not in res.stderr
+
+
+def test_committed_study():
+    "The table that comes with the project is what its results give, of the configurations in its list, and names no folder"
+    here = REPO/'nbs'/'study'
+    if not (here/'results.jsonl').exists(): pytest.skip('no results are there')
+    configs,rows = load_configs(here/'configs.json'),read_results(here)
+    of = {c['name']: settings(c) for c in configs}
+    assert all(of[r['name']]==r['config'] for r in rows) and len({r['data'] for r in rows})==1
+    assert len({(r['name'],r['seed']) for r in rows})==len(rows)
+    assert (here/'README.md').read_text()==md_report(rows, len(study_runs(configs)))
+    assert (here/'study.png').exists() and not any('/' in json.dumps(r) for r in rows)
