@@ -296,12 +296,19 @@ def run_crop(args):
     data = read_data(args.root, args.neither, args.state)
     if Path(args.root).absolute() in Path(args.dest).absolute().parents: raise UsageError(f'{args.dest} is in {args.root}, where its crops would be taken for pictures: give a folder elsewhere')
     from gender_classifier.cutout import cut_faces
-    res = cut_faces(data.df, args.dest, args.many, args.none, args.size, args.margin, not args.as_is, args.least, suffix='.png' if args.png else '.jpg',
+    res = cut_faces(data.df, args.dest, args.many, args.none, args.size, args.margin, not args.as_is, args.least, args.score, suffix='.png' if args.png else '.jpg',
                     n_workers=args.threads, progress=_is_tty(sys.stdout))
     print(_table(res.report()))
-    _left_out(res.skipped[['fn','reason']].values)
+    _left_out([*data.skipped[['fn','reason']].values, *res.skipped[['fn','reason']].values])
+    _doubtful(res)
     print(f'Written: {args.dest}, a data set of its own; crops.csv in it says where each is from')
     return int(res.counts['unreadable']>0)
+
+def _doubtful(res):
+    "Say how to leave out crops that show little, or perhaps no face"
+    from gender_classifier.cutout import SMALL, SURE
+    if len(res.small): print(f'{len(res.small):,} crops are cut from under {SMALL} pixels and show little: --least {round(SMALL/1.35)}, with another folder, leaves them out')
+    if len(res.uncertain): print(f'{len(res.uncertain):,} crops have a score under {SURE}, and hands or patterns are among such: look at them, or leave them out by --score {SURE}, with another folder')
 
 def _add_crop(sub):
     p = _data_command(sub, 'crop', run_crop, 'cut the faces of a data set out into one of their own, as training and labelling cut them', neither=True)
@@ -311,6 +318,7 @@ def _add_crop(sub):
     p.add_argument('--size', type=_side, default=224, metavar='PX', help='side of the crops (default: 224)')
     p.add_argument('--margin', type=_positive, default=1.35, metavar='M', help='side of a crop as a multiple of the longer side of the face (default: 1.35)')
     p.add_argument('--least', type=_number, default=0, metavar='PX', help='smaller faces, by the longer side, do not count (default: 0)')
+    p.add_argument('--score', type=_share, default=.6, metavar='S', help='what the detector scores lower is no face (default: 0.6, as in training and labelling)')
     p.add_argument('--as-is', action='store_true', help='do not turn heads that lean')
     p.add_argument('--png', action='store_true', help='write PNG, which loses nothing, in place of JPEG')
     p.add_argument('--threads', type=_count, metavar='N', help='threads that cut (default: one a processor)')
@@ -341,7 +349,7 @@ def run_split(args):
     res = fixed_split(data.df, args.root, (1-args.test-args.valid, args.valid, args.test), late=args.late, own=not args.anew,
                       pairs=pairs, hashes=hashes, seed=args.seed, state=args.state)
     print(_table(res.counts())+f'\n{res}')
-    _left_out(res.left_out.values)
+    _left_out([*data.skipped[['fn','reason']].values, *res.left_out.values])
     df = balance_rows(res.df, within=args.within, how=args.balance) if args.balance else res.df
     if args.balance=='under': print(f'{len(df[df.split=="train"]):,} training pictures are left in balance, {len(res.df)-len(df):,} were taken out')
     if args.csv: _write_split(df, args.root, args.csv); print(f'Written: {args.csv}')

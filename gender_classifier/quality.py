@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from PIL import Image
 from .core import PictureError, image_files, in_order, n_cpus, open_image, sha256, state_folder
 from .faces import crop_face, find_faces, get_detector, main_face
-from .inference import Labeller, find_model, load_spec
+from .inference import Labeller, find_model, load_spec, temperatures
 
 # %% ../nbs/14_quality.ipynb #669cb03b
 _SMALL = 128 # longer side at which most is measured, pixels
@@ -201,10 +201,11 @@ def _key(fn, base, how):
     return (path[len(base):] if path.startswith(base) else path, st.st_size, st.st_mtime_ns, how)
 
 def _how(faces, labeller):
-    "The way pictures are measured, in a word: detector and model"
+    "The way pictures are measured, in a word: detector, model and its temperatures"
     if not faces: return 'pixels'
     spec = labeller.spec if labeller else load_spec(find_model().with_suffix('.json'))
-    return f"{(labeller.detector if labeller else get_detector()).name} {spec.sha256.get('onnx', '')[:12]}"
+    heat = ' '.join(f'{o:g}' for o in temperatures(spec))
+    return f"{(labeller.detector if labeller else get_detector()).name} {spec.sha256.get('onnx', '')[:12]} {heat}"
 
 def _is_known(key, have, faces):
     "Is there a row for it? Without faces, one with faces will do"

@@ -220,3 +220,11 @@ def test_crop_again_after_cleaning(call, mine, messy, tmp_path):
     assert call('apply', mine)[0] == 0
     rc, out, err = call('crop', mine, tmp_path/'c', '--none', 'whole')
     assert [o.parent.name for o in (tmp_path/'c').glob(f'*/*/{a.stem}-*')] == ['female'] and not list((tmp_path/'c').glob(f'*/*/{b.stem}-*'))
+
+def test_crop_says_what_it_left_out(call, tmp_path):
+    "A folder that is no class, and crops that show little"
+    synth_faces(tmp_path/'d', n=3, size=96)
+    synth_faces(tmp_path/'d'/'several', n=1, size=96)
+    rc, out, err = call('crop', tmp_path/'d', tmp_path/'c', '--none', 'whole', '--score', '.5')
+    assert rc == 0 and "a folder 'several' is no class" in err, err
+    assert call('crop', tmp_path/'d', tmp_path/'e', '--score', '1')[0] == 2
