@@ -1,12 +1,13 @@
 """How much of what is wrong with a data set does `gender_classifier data check` find, how fast, and what is it good for?
 
-    python tools/bench_check.py [--faces FOLDER ...] [--others FOLDER] [--n 4000] [--seed 42] [--keep FOLDER]
+    python tools/bench_check.py [--faces FOLDER ...] [--others FOLDER] [--people FOLDER] [--n 4000] [--seed 42] [--keep FOLDER]
     python tools/bench_check.py --scale 20000 [--add 100]
     python tools/bench_check.py --train [--seeds 42 43 44] [--epochs 8] [--side 48] [--keep FOLDER]
 
 Copies N faces of the folders (by default of utkface and celeba in ../shared/data, or what GENDER_CLASSIFIER_DATA names) to a
 temporary folder and plants problems in them (`synth.make_messy`): 10 % wrong labels, 3 % near-copies, 2 % blurred, 2 % without a face
-and more. Then prints for each kind how many were planted, how many of them were found, and how much of what was found was planted.
+and more. People of whom there are two pictures (of --people) are put on both sides of the split, in files named by the person. Then prints
+for each kind how many were planted, how many of them were found, and how much of what was found was planted.
 Faces of real sets have problems of their own, so what was found and not planted is not always wrong: pairs are compared once more
 at full size by another measure, which tells copies that were there before from mistakes.
 With --scale, the seconds and memory of a check of that many pictures, of a second one, and of one more after --add pictures are added.
@@ -24,9 +25,9 @@ from gender_classifier.core import image_files, n_cpus, open_image, with_big_pag
 root = Path(__file__).resolve().parent.parent
 CHECK = """import pickle, sys, time
 start = time.perf_counter()
-from gender_classifier.ingest import ingest
+from gender_classifier.ingest import read_folders
 from gender_classifier.quality import find_issues, measure
-df = ingest(sys.argv[1]).df
+df = read_folders(sys.argv[1], person=r'(who\\d+)_').df
 m = measure(df, root=sys.argv[1], progress=False)
 mid = time.perf_counter()
 issues = find_issues(df, m, root=sys.argv[1])
@@ -71,6 +72,7 @@ def report_copies(truth, pairs, n):
 
 def report_issues(truth, df):
     "Print recall and precision of each kind of issue, and what the false ones are"
+    df = df[df.fn.isin(truth.fn)]
     t = truth.set_index('fn').issue.reindex(df.fn).fillna('')
     print(f'  {"":18}planted  found          flagged: this was planted, another problem was, nothing was')
     for k in sorted(set(t)-{'', 'label', 'near_duplicates', 'exact_duplicates'}):
@@ -94,13 +96,37 @@ def report_labels(truth, df, issues):
     print(f'  wrong labels      {len(wrong&tenth)} of {len(wrong)} in the worst tenth ({len(wrong&tenth)/len(wrong):.1%}; {len(wrong&tenth)/len(tenth):.1%} of it); '
           f'called wrong: {len(flagged)}, of which {len(flagged&wrong)/max(len(flagged), 1):.1%} are; {time.perf_counter()-start:.0f} s')
 
+def plant_people(d, folder, n, seed):
+    "Put two pictures of each of `n` people into the data set `d`, one in train and one in valid, under a name that says who it is; their files"
+    from gender_classifier.ingest import read_lfw
+    df = read_lfw(folder).df.sample(frac=1, random_state=seed)
+    two = [o for _,o in df.groupby('person', sort=False) if len(o)>1][:n]
+    fns = [(r.fn, d/split/r.labels/f'who{i:04}_{split}.jpg') for i,o in enumerate(two) for r,split in zip(o.itertuples(), ('train','valid'))]
+    for a,b in fns: shutil.copy(a, b)
+    return [str(b) for _,b in fns]
+
+def report_leaks(truth, df, people):
+    "Print how many of the copies across splits, of those across labels and of the people on both sides are flagged, and what else is"
+    found,t = df.set_index(df.fn.map(str)),truth.set_index('fn')
+    made = truth[truth.of!='']
+    orig = t.reindex(made.of)
+    seen = {}
+    for k,text,apart in (('leak','copies across train and valid',made.split.to_numpy()!=orig.split.to_numpy()), ('conflict','copies with different labels',made.labels.to_numpy()!=orig.labels.to_numpy())):
+        fns = made[apart]
+        got = found[f'is_{k}_issue'].reindex(fns.fn).to_numpy()&found[f'is_{k}_issue'].reindex(fns.of).to_numpy()
+        seen[k] = {*fns.fn, *fns.of, *people}
+        print(f'  {text:32}{got.sum():4} of {len(got):4} found ({got.mean():.1%}); flagged besides: {len(set(found.index[found[f"is_{k}_issue"]])-seen[k])} pictures')
+    if people: print(f'  {"people on both sides, named":32}{found.is_leak_issue.reindex(people).sum():4} of {len(people):4} pictures found; of these as copies of one another, names unknown: {found.is_near_duplicates_issue.reindex(people).sum()}')
+
 def run_quality(args, d):
     "Recall and precision of each kind"
     from gender_classifier.synth import make_messy
     truth = make_messy(d/'messy', args.faces, [args.others], n=args.n, seed=args.seed)
+    people = plant_people(d/'messy', args.people, args.n//80, args.seed) if args.people.exists() else []
     (df, pairs, _, m, secs, more), wall, mb, cpu = check(d/'messy', d/'found.pkl')
-    print(f'{len(truth)} pictures: {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB')
+    print(f'{len(df)} pictures: {wall:.1f} s ({secs:.1f} s to measure, {more:.1f} s to compare), {cpu:.0f} s of processor, at most {mb:.0f} MB')
     report_copies(truth, pairs, args.n)
+    report_leaks(truth, df, people)
     report_issues(truth, df)
     if args.keep: pickle.dump((truth, df, pairs, m), open(Path(args.keep)/'bench.pkl', 'wb'))
     if not args.quick: report_labels(truth, df[[*truth.columns.intersection(df.columns)]], df)
@@ -221,7 +247,7 @@ def report_train(df):
 def main():
     data = Path(os.environ.get('GENDER_CLASSIFIER_DATA') or root.parent/'shared/data')
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--faces', type=Path, nargs='+', default=[data/'utkface', data/'celeba']); p.add_argument('--others', type=Path, default=data/'not_a_face')
+    p.add_argument('--faces', type=Path, nargs='+', default=[data/'utkface', data/'celeba']); p.add_argument('--others', type=Path, default=data/'not_a_face'); p.add_argument('--people', type=Path, default=data/'lfw')
     p.add_argument('--n', type=int, default=4000); p.add_argument('--seed', type=int, default=42); p.add_argument('--keep', type=Path)
     p.add_argument('--quick', action='store_true', help='leave out the wrong labels')
     p.add_argument('--scale', type=int); p.add_argument('--add', type=int, default=100)
