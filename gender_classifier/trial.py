@@ -92,17 +92,17 @@ def trial_learner(
     cbs = _speed_cbs('auto', dls.device)+([GradientClip(c['clip'])] if c['clip'] else [])
     return Learner(dls, NETS[c['arch']](), loss_func=SmoothBCE(), opt_func=get_opt(c['opt']), metrics=[balanced_multi()], wd=c['wd'], cbs=cbs)
 
-# %% ../nbs/37_trial.ipynb #3dd50792
+# %% ../nbs/37_trial.ipynb #124bde34
 class Clock(Callback):
     "A line for each epoch in the file `fn`: epoch, losses, balanced accuracy, seconds, processor seconds"
     order = 89 # before `Checkpoint`
     def __init__(self, fn, start=0):
         self.fn,self.start,self.parent = Path(fn),start,os.getppid()
         self.rows = json.loads(self.fn.read_text())[:start] if start else []
-    def before_train(self): self.t = time.perf_counter(),time.process_time()
+    def before_train(self): self.begun = time.perf_counter(),time.process_time()
     def after_batch(self):
         if os.getppid()!=self.parent: raise SystemExit('the study that began this run is gone')
-    def after_train(self): self.spent = time.perf_counter()-self.t[0],time.process_time()-self.t[1]
+    def after_train(self): self.spent = time.perf_counter()-self.begun[0],time.process_time()-self.begun[1]
     def after_epoch(self):
         if self.epoch<self.start: return # skipped: it was done before
         loss,vloss,acc = (round(float(o), 5) for o in self.recorder.values[-1])
