@@ -16,7 +16,8 @@ from gender_classifier.core import LABELS, with_big_pages
 from gender_classifier.crops import load_crops
 from gender_classifier.evaluate import balanced, md_table
 from gender_classifier.export import load_weights
-from gender_classifier.groups import GroupDROLoss, even_rows, gap, group_names
+from gender_classifier.fairness import by_group
+from gender_classifier.groups import GroupDROLoss, even_rows, group_names
 from gender_classifier.learner import EMA, SmoothBCE, face_learner, learn_probs
 from gender_classifier.memory import FaceAug, memory_dls
 from gender_classifier.pretrain import more_rows
@@ -56,12 +57,12 @@ def learner(name, x, y, g, valid, seed):
 
 def figures(p, df, groups):
     "What is reported of one try"
-    ok,face = np.array(LABELS)[p.argmax(1)]==df.labels,((df.labels!='')&~(df.age<10)).to_numpy()
-    r = gap(ok[face], groups[face]).to_dict()
-    r['balanced'] = balanced(ok[face], df.labels[face], n_boot=1)['value']
-    r['groups'] = pd.Series(ok[face].to_numpy()).groupby(groups[face]).mean().round(4).to_dict()
-    r['no face, neither'] = float((p[(df.labels=='').to_numpy()].max(1)<.4).mean())
-    return r
+    ok,larger = np.array(LABELS)[p.argmax(1)]==df.labels,np.array(LABELS)[p.argmax(1)]
+    face = ((df.labels!='')&~(df.age<10)).to_numpy()
+    gm = by_group(pd.DataFrame(dict(labels=df.labels, larger=larger, correct=ok, decision=larger, group=groups))[face], 'group')
+    w,g = gm.worst(),gm.gap()
+    return {'balanced':balanced(ok[face], df.labels[face], n_boot=1)['value'], 'worst':w.accuracy, 'worst_group':w.name, 'gap':g['value'],
+        'groups':gm.by_group.accuracy.astype(float).round(4).to_dict(), 'no face, neither':float((p[(df.labels=='').to_numpy()].max(1)<.4).mean())}
 
 
 def attempt(name, seed, df, x, y, groups, n, lr):
