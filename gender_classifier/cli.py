@@ -262,15 +262,20 @@ def _learner(args, df, x):
     dls.vocab = LABELS
     return face_learner(dls, args.arch, weights=None if args.weights=='none' else args.weights, seed=args.seed, clip=1.)
 
-def _log(names, row):
-    "A line for an epoch; none for one that a resumed run skips"
-    if len(row)==len(names): print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
+def _log(names, row, fn):
+    "A line for an epoch, and one in the CSV `fn`, for `evaluate.plot_curves`; none for one that a resumed run skips"
+    if len(row)!=len(names): return
+    print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
+    lines = [row] if fn.exists() else [names,row]
+    with fn.open('a', encoding='utf-8') as f: f.writelines(','.join(map(str, o))+'\n' for o in lines)
 
 def _fit(args, learn):
     "Fine-tune, or train from scratch, with a checkpoint after each epoch"
     from gender_classifier.learner import fit_resumable
     ckpt,lr = Path(f'{args.out}.ckpt'),args.lr
-    learn.logger = lambda row: _log(learn.recorder.metric_names, row)
+    record = Path(f'{args.out}.history.csv')
+    if not args.resume: record.unlink(missing_ok=True)
+    learn.logger = lambda row: _log(learn.recorder.metric_names, row, record)
     with learn.no_bar() if not _is_tty(sys.stdout) else nullcontext():
         if args.weights=='none': fit_resumable(learn, ckpt, args.epochs, lr); return
         if not ckpt.exists(): learn.freeze(); learn.fit_one_cycle(1, lr)
@@ -524,7 +529,9 @@ def parser():
     sub = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
     for add in (_add_label, _add_train, _add_export, _add_app, _add_doctor): add(sub)
     from gender_classifier.datacli import add_data
-    add_data(sub)
+    from gender_classifier.evalcli import add_eval
+    from gender_classifier.studycli import add_study
+    for add in (add_eval, add_study, add_data): add(sub)
     return p
 
 # %% ../nbs/40_cli.ipynb #888ffde5

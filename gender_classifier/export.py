@@ -338,13 +338,13 @@ def _list_md(o): return '\n'.join(f'- {x}' for x in listify(o)) if o else '*not 
 # %% ../nbs/31_export.ipynb #eddb2526
 def model_card(
     spec:dict, # The content of the JSON file
-    facts:dict=None, # summary, data (text, or a list of dicts), terms, command, training, figures (markdown), limits (list), uses (list), all free text
+    facts:dict=None, # head (YAML for a hub), summary, data (text, or a list of dicts), terms, command, training, figures (markdown), limits (list), uses (list), all free text
 )->str: # Markdown
     "The model card: what a person should know before relying on the model"
     f,ths = facts or {},', '.join(f'{k} {v:g}' for k,v in spec['thresholds'].items())
     io = f"In: `image`, uint8 (n, {spec['size']}, {spec['size']}, 3), RGB crops, a face with margin {spec['margin']:g}. Out: `probs`, float32 (n, {len(spec['labels'])}): {', '.join(spec['labels'])}."
     if spec.get('temperature'): io += f" In use the logits are divided by a temperature that the JSON holds ({', '.join(f'{k} {v:g}' for k,v in spec['temperature'].items())}); the graph's numbers are as they were before."
-    parts = [f"# {spec['name']}", f.get('summary') or f"{spec['arch'] or 'A net'} that labels a picture of a face {' or '.join(spec['labels'])}.",
+    parts = [*([f['head']] if f.get('head') else []), f"# {spec['name']}", f.get('summary') or f"{spec['arch'] or 'A net'} that labels a picture of a face {' or '.join(spec['labels'])}.",
         '## Input and output', f"{io}\n\nThresholds: {ths}; neither below {spec['neither_below']:g}.",
         '## Meant for', _list_md(f.get('uses')), '## Data', _data_md(f.get('data')), '## Terms', f.get('terms') or '*not stated*',
         '## Training', f"{f.get('training') or ''}\n\n```sh\n{f['command']}\n```".strip() if f.get('command') else f.get('training') or '*not stated*',
