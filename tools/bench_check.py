@@ -22,7 +22,7 @@ import cv2, numpy as np, pandas as pd
 from bench_label import cpu_name
 from gender_classifier.core import image_files, n_cpus, open_image, with_big_pages
 
-root = Path(__file__).resolve().parent.parent
+repo = Path(__file__).resolve().parent.parent
 CHECK = """import pickle, sys, time
 start = time.perf_counter()
 from gender_classifier.ingest import read_folders
@@ -84,17 +84,25 @@ def report_issues(truth, df):
         print(f'  {k:18}{y.sum():7}  {a:5} ({a/y.sum():6.1%})  {a:7} {b:7} {c:7}   precision {a/max(a+c, 1):.1%}')
     print('  clean ones flagged:', {k:int(df[f'is_{k}_issue'].to_numpy()[(t=='').to_numpy()].sum()) for k in [c[3:-6] for c in df if c.startswith('is_') and c.endswith('_issue')]})
 
-def report_labels(truth, df, issues):
-    "Print how many wrong labels are in the worst tenth"
+def unseen(truth, root):
+    "Which planted pictures are of faces that the shipped model was not trained on: those in the list beside it"
+    from train_default import key, names_file
+    names = set(names_file(repo/'models/gender_resnet18').read_text().split())
+    return {r.fn for r in truth.itertuples() if Path(r.src).is_relative_to(root) and key(root, r.src) in names}
+
+def report_labels(truth, df, issues, root):
+    "Print how many wrong labels are in the worst tenth, by the shipped model's features and by others that were never trained"
+    from gender_classifier.crops import make_crops
     from gender_classifier.suspects import label_errors, out_of_fold
-    start = time.perf_counter()
-    use = df[~issues.is_unreadable_issue.to_numpy()].reset_index(drop=True)
-    worst = label_errors(use, out_of_fold(use, progress=False))
-    wrong = set(truth.fn[truth.issue=='label'])
-    tenth = set(worst.fn.head(round(.1*len(use))))
-    flagged = set(worst.fn[worst.is_label_issue])
-    print(f'  wrong labels      {len(wrong&tenth)} of {len(wrong)} in the worst tenth ({len(wrong&tenth)/len(wrong):.1%}; {len(wrong&tenth)/len(tenth):.1%} of it); '
-          f'called wrong: {len(flagged)}, of which {len(flagged&wrong)/max(len(flagged), 1):.1%} are; {time.perf_counter()-start:.0f} s')
+    use = make_crops(df[~issues.is_unreadable_issue.to_numpy()], progress=False)[0]
+    wrong,new = set(truth.fn[truth.issue=='label']),unseen(truth, root)
+    for features in ('body','hog'):
+        start = time.perf_counter()
+        worst = label_errors(use, out_of_fold(use, features=features, progress=False))
+        tenth,flagged = set(worst.fn.head(round(.1*len(use)))),set(worst.fn[worst.is_label_issue])
+        print(f'  wrong labels      {len(wrong&tenth)} of {len(wrong)} in the worst tenth by {features} ({len(wrong&tenth)/len(wrong):.1%}; {len(wrong&tenth)/len(tenth):.1%} of it); '
+              f'called wrong: {len(flagged)}, of which {len(flagged&wrong)/max(len(flagged), 1):.1%} are; of faces that the shipped model never saw '
+              f'{len(wrong&tenth&new)} of {len(wrong&new)} ({len(wrong&tenth&new)/max(len(wrong&new), 1):.1%}); {time.perf_counter()-start:.0f} s')
 
 def plant_people(d, folder, n, seed):
     "Put two pictures of each of `n` people into the data set `d`, one in train and one in valid, under a name that says who it is; their files"
@@ -129,7 +137,7 @@ def run_quality(args, d):
     report_leaks(truth, df, people)
     report_issues(truth, df)
     if args.keep: pickle.dump((truth, df, pairs, m), open(Path(args.keep)/'bench.pkl', 'wb'))
-    if not args.quick: report_labels(truth, df[[*truth.columns.intersection(df.columns)]], df)
+    if not args.quick: report_labels(truth, df[[*truth.columns.intersection(df.columns)]], df, args.faces[0].parent)
 
 def run_scale(args, d):
     "Seconds and memory of a large set, again, and with some added"
@@ -245,7 +253,7 @@ def report_train(df):
               f'{", ".join(f"{v:.1f}" for v in p[k])}); {gain.mean():+.1f} points ({gain.min():+.1f} to {gain.max():+.1f})')
 
 def main():
-    data = Path(os.environ.get('GENDER_CLASSIFIER_DATA') or root.parent/'shared/data')
+    data = Path(os.environ.get('GENDER_CLASSIFIER_DATA') or repo.parent/'shared/data')
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--faces', type=Path, nargs='+', default=[data/'utkface', data/'celeba']); p.add_argument('--others', type=Path, default=data/'not_a_face'); p.add_argument('--people', type=Path, default=data/'lfw')
     p.add_argument('--n', type=int, default=4000); p.add_argument('--seed', type=int, default=42); p.add_argument('--keep', type=Path)
