@@ -1,0 +1,169 @@
+"`gender_classifier evaluate`, `compare`, `calibrate` and the pages they write, as a person or a script meets them"
+import hashlib, importlib.util, json, re, subprocess, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+for o in ('pandas', 'filelock', 'fastai', 'tqdm', 'fairlearn', 'onnx'): pytest.importorskip(o, reason=f'the package {o}, which measuring needs, is not installed')
+from gender_classifier.cli import main
+from gender_classifier.inference import synth_model
+
+root = Path(__file__).parents[1]
+
+@pytest.fixture
+def call(capfd):
+    "Exit status, standard output and standard error, in this process"
+    def _call(*args):
+        capfd.readouterr()
+        try: rc = main([str(o) for o in args])
+        except SystemExit as e: rc = e.code
+        out, err = capfd.readouterr()
+        assert 'Traceback' not in out+err, out+err
+        return rc, out, err
+    return _call
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory): return synth_model(tmp_path_factory.mktemp('model'), name='colour')
+
+def draw(path, n=12, wrong=2, seed=0):
+    "Red pictures in female, blue in male, grey in neither; the first `wrong` of each label are of the other colour"
+    rng, colours = np.random.default_rng(seed), dict(female=(220, 20, 40), male=(40, 20, 220), neither=(90, 90, 90))
+    for lbl, c in colours.items():
+        (path/lbl).mkdir(parents=True)
+        for i in range(n):
+            shown = c if i >= wrong or lbl == 'neither' else c[::-1]
+            Image.new('RGB', (64, 64), tuple(int(min(255, o+rng.integers(0, 30))) for o in shown)).save(path/lbl/f'{lbl[0]}{i:03}.png')
+    return path
+
+@pytest.fixture
+def data(tmp_path): return draw(tmp_path/'data')
+
+def test_help_of_each(call):
+    for o in ('evaluate', 'compare', 'calibrate', 'study'):
+        rc, out, err = call(o, '--help')
+        assert (rc, err) == (0, '') and f'usage: gender_classifier {o}' in out
+
+def test_help_loads_nothing_heavy(tmp_path):
+    c = 'import sys\nfrom gender_classifier.cli import parser\nparser()\nprint([o for o in ("torch","pandas","sklearn","numpy","fairlearn") if o in sys.modules])'
+    p = subprocess.run([sys.executable, '-c', c], capture_output=True, text=True, cwd=tmp_path)
+    assert p.stdout.strip() == '[]', p.stdout+p.stderr
+
+def test_measuring_loads_no_torch(model, data):
+    "Modules of measuring do without torch and fastai; only the reading of data may load them"
+    c = ('import sys\nimport gender_classifier.evaluate, gender_classifier.fairness, gender_classifier.calibrate, gender_classifier.robust, gender_classifier.compare, '
+         'gender_classifier.evalreport, gender_classifier.evalcli\nprint([o for o in ("torch","fastai") if o in sys.modules])')
+    p = subprocess.run([sys.executable, '-c', c], capture_output=True, text=True)
+    assert p.stdout.strip() == '[]', p.stdout+p.stderr
+
+def test_evaluate_says_the_figures(call, model, data):
+    rc, out, err = call('evaluate', model, data)
+    assert rc == 0, err
+    assert 'colour, on 24 faces and 12 pictures without one' in out
+    assert re.search(r'^balanced accuracy +83\.3 \(', out, re.M) and 'All faces are from one source, data' in out
+
+def test_json_is_whole_and_alone(call, model, data):
+    rc, out, err = call('evaluate', model, data, '--json')
+    d = json.loads(out)
+    assert rc == 0 and err == '' and d['pictures'] == 36 and d['model'] == 'colour'
+    assert d['confusion']['female'] == dict(female=10, male=2, neither=0, both=0, unsure=0)
+    assert sum(sum(o.values()) for o in d['confusion'].values()) == 36
+    assert {o['figure']: o['value'] for o in d['figures']}['recall female'] == pytest.approx(10/12)
+
+def test_html_folder(call, model, data, tmp_path):
+    rc, out, err = call('evaluate', model, data, '--html', tmp_path/'out', '--pictures', 3)
+    page = (tmp_path/'out/index.html').read_text()
+    assert rc == 0 and 'Written' in out and page.count('<figcaption>') == 3
+    assert '<script' not in page and not re.search(r'(src|href)="https?:', page)
+    assert all(o.split('"')[0] for o in page.split('<img ')[1:]) and 'alt=""' not in page
+    t = pd.read_csv(tmp_path/'out/answers.csv')
+    assert len(t) == 36 and set(t.labels) == {'female', 'male', 'neither'} and {'decision', 'p_female'} <= set(t)
+    assert json.loads((tmp_path/'out/figures.json').read_text())['pictures'] == 36
+
+def test_held_out_list(call, model, data, tmp_path):
+    def digest(o): return hashlib.sha1(o.encode()).hexdigest()[:12]
+    (tmp_path/'list.txt').write_text('\n'.join(digest(f'{l}/{l[0]}{i:03}.png') for l in ('female', 'male') for i in (1, 5, 6))+'\n'+'0'*12)
+    rc, out, err = call('evaluate', model, data, '--held-out', tmp_path/'list.txt', '--json')
+    assert rc == 0 and json.loads(out)['pictures'] == 6 and '1 of the 7 pictures in list.txt are not here' in err
+    (tmp_path/'none.txt').write_text('0'*12)
+    rc, out, err = call('evaluate', model, data, '--held-out', tmp_path/'none.txt')
+    assert rc == 2 and 'names none of these pictures' in err
+
+def test_part_is_the_fixed_test_set(call, model, data):
+    rc, out, err = call('evaluate', model, data, '--part', 'test')
+    assert rc == 2 and 'gender_classifier data split' in err
+    assert call('data', 'split', data, '--test', '.4')[0] == 0
+    known = json.loads((data/'.gender_classifier/test_set.json').read_text())['pictures']
+    rc, out, err = call('evaluate', model, data, '--part', 'test', '--json')
+    assert rc == 0 and json.loads(out)['pictures'] == len(known)
+
+def test_what_cannot_be_read_is_said(call, model, data):
+    (data/'male/broken.png').write_bytes(b'\x89PNG broken')
+    rc, out, err = call('evaluate', model, data)
+    assert rc == 1 and 'left out:' in err and 'broken.png' in err and 'on 24 faces' in out
+
+def test_refusals(call, model, data, tmp_path):
+    (tmp_path/'women/female').mkdir(parents=True)
+    for i in range(3): Image.new('RGB', (64, 64), 'red').save(tmp_path/f'women/female/{i}.png')
+    (tmp_path/'things/neither').mkdir(parents=True)
+    for i in range(3): Image.new('RGB', (64, 64), 'gray').save(tmp_path/f'things/neither/{i}.png')
+    for args, says in [(['evaluate', model, tmp_path/'nowhere'], 'is not there'), (['evaluate', tmp_path/'no.onnx', data], 'There is no model'), (['evaluate', model], 'required: DATA'),
+            (['evaluate', model, tmp_path/'women'], 'female'), (['evaluate', model, tmp_path/'things'], 'face'), (['evaluate', model, data, '--pictures', -1], 'less than 0'),
+            (['compare', model, tmp_path/'no.onnx', data], 'There is no model'), (['calibrate', 'default', data], 'of your own'), (['calibrate', model, data, '--error', 2], 'both excluded'),
+            (['calibrate', model, data], 'at least are needed')]:
+        rc, out, err = call(*args)
+        assert rc == 2 and says in err and len(err.strip().splitlines()) <= 3 or 'usage' in err and says in err, (args, out, err)
+
+def test_compare_names_the_better_one(call, model, data, tmp_path):
+    bad = synth_model(tmp_path/'m', name='swapped')
+    d = json.loads(bad.with_suffix('.json').read_text())
+    bad.with_suffix('.json').write_text(json.dumps({**d, 'labels': d['labels'][::-1]}))
+    rc, out, err = call('compare', model, bad, data, '--html', tmp_path/'c')
+    assert rc == 0 and out.startswith('colour is better: balanced accuracy 83.3 and 16.7 %') and 'McNemar' in out
+    assert (tmp_path/'c/index.html').read_text().count('<figcaption>') == 16 and len(pd.read_csv(tmp_path/'c/disagreements.csv')) == 24
+    rc, out, err = call('compare', model, bad, data, '--json')
+    d = json.loads(out)
+    assert d['better'] == 'colour' and d['mcnemar']['only_a'] == 20 and d['mcnemar']['only_b'] == 4
+    rc, out, err = call('compare', model, model, data)
+    assert rc == 0 and out.startswith('No difference between colour (1) and colour (2) that could not be chance')
+    bad.with_suffix('.json').write_text(json.dumps({**d, **json.loads(model.with_suffix('.json').read_text()), 'labels': ['cat', 'dog'], 'thresholds': dict(cat=.5, dog=.5)}))
+    rc, out, err = call('compare', model, bad, data)
+    assert rc == 2 and 'cat' in err
+
+def test_calibrate_writes_and_keeps_answers(call, tmp_path):
+    model, data = synth_model(tmp_path/'m', name='mine'), draw(tmp_path/'d', 130, wrong=6)
+    fn, before = model.with_suffix('.json'), model.with_suffix('.json').read_text()
+    first = json.loads(call('evaluate', model, data, '--json')[1])
+    rc, out, err = call('calibrate', model, data, '--error', .1, '--dry-run')
+    assert rc == 0 and fn.read_text() == before and 'An error of 10 % was stated' in out, err
+    assert call('calibrate', model, data, '--error', .1)[0] == 0
+    d = json.loads(fn.read_text())
+    assert d['calibration']['error'] == .1 and set(d['temperature']) == set(d['labels'])
+    again = json.loads(call('evaluate', model, data, '--json')[1])
+    value = lambda d: {o['figure']: o['value'] for o in d['figures']}['balanced accuracy']
+    assert value(again) == value(first)
+    assert call('label', data/'female', '--model', model, '--csv', '-')[0] == 0
+
+def test_a_learner_can_be_measured(call, data, tmp_path):
+    "The learner in models/ says what its ONNX model says, but for the crops: pictures without a face have the same"
+    from gender_classifier.inference import ModelError, default_model
+    try: onnx = default_model()
+    except ModelError: pytest.skip('there is no model in models/ yet')
+    a, b = (json.loads(call('evaluate', o, data, '--json')[1]) for o in (onnx, onnx.with_suffix('.safetensors')))
+    assert a['confusion'] == b['confusion']
+
+def tool():
+    spec = importlib.util.spec_from_file_location('train_default', root/'tools/train_default.py')
+    res = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(res)
+    return res
+
+def test_the_card_is_what_a_hub_reads():
+    ModelCard = pytest.importorskip('huggingface_hub').ModelCard
+    d = ModelCard.load(root/'models/gender_resnet18.md').data
+    assert d.license == 'other' and d.pipeline_tag == 'image-classification' and len(d.eval_results) >= 4
+
+def test_the_card_comes_out_again(shared_data, tmp_path):
+    "Every figure of the committed card, but for those of bad conditions, which take minutes more, to the digit"
+    t, stem = tool(), root/'models/gender_resnet18'
+    card = Path(f'{stem}.md').read_text(encoding='utf-8')
+    text = t.measured(shared_data, stem)[1]
+    assert text.strip() in card
