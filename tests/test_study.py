@@ -96,10 +96,7 @@ def test_killed_and_resumed(faces, tmp_path):
     assert now[:len(was)-1]==was[:-1]
 
 
-GO_CLI = '''import sys; from gender_classifier import cli, studycli
-p = cli.argparse.ArgumentParser(); studycli.add_study(p.add_subparsers()); args = p.parse_args(sys.argv[1:])
-cli.parser = lambda: cli.argparse.Namespace(parse_args=lambda a: args)
-sys.exit(cli.main([]))'''
+GO_CLI = 'import sys; from gender_classifier.cli import main; sys.exit(main())'
 
 def command(*args): return [sys.executable, '-c', GO_CLI, 'study', *map(str, args)]
 
