@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['SHARE', 'SCHEDULE', 'same_face', 'hold_out', 'soft_targets', 'DistillNet', 'DistillLoss', 'scene_squares', 'prepare',
-           'with_squares', 'more_rows', 'pretrain']
+           'with_squares', 'more_rows', 'pretrain', 'crop_fit']
 
 # %% ../nbs/23_pretrain.ipynb #79cfb57f
 import hashlib
 from pathlib import Path
-import numpy as np, pandas as pd, torch, torch.nn.functional as F
+import cv2, numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.callback.hook import num_features_model
 from fastai.torch_core import trainable_params
 from torch import nn
 from .core import open_image
-from .crops import crop_face, make_crops
+from .crops import crop_face, load_crops, make_crops
 from .data import components, same_value
 from .distill import soft_labels, teacher_embeddings
-from .learner import EMA, ProgressiveResize, face_learner, fit_resumable, load_body
+from .learner import EMA, ProgressiveResize, SmoothBCE, face_learner, fit_resumable, learn_probs, load_body
 from .memory import memory_dls
 
 # %% ../nbs/23_pretrain.ipynb #937ab916
@@ -181,3 +181,33 @@ def pretrain(
     fit_resumable(learn, ckpt, n_epoch, lr, pct_start=.2)
     learn.model = nn.Sequential(learn.model.body, learn.model.head)
     return learn
+
+# %% ../nbs/23_pretrain.ipynb #6bd9d669
+def _sized(fns, size):
+    "Crops at the side that a net is trained at"
+    return np.stack([cv2.resize(o, (size,size), interpolation=cv2.INTER_AREA) for o in load_crops(fns)])
+
+def _fit_crops(df, size, n_epoch, lr, bs, arch, weights, seed):
+    "A learner trained on the rows of `df`, as many women as men of each source; its validation pictures are a few of the same"
+    x,y = _sized(df.crop, size),soft_targets(df.labels)
+    rows = np.r_[:len(x), more_rows(df.assign(valid=False)), :min(bs, len(x))]
+    dls = memory_dls(x[rows], y[rows], np.arange(len(rows))>=len(rows)-min(bs, len(x)), bs=bs)
+    learn = face_learner(dls, arch, weights=weights, loss_func=SmoothBCE(), metrics=[], clip=1., seed=seed, wd=.05, n_out=2, lin_ftrs=[], concat_pool=False, ps=.2)
+    learn.unfreeze()
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n_epoch, lr)
+    return learn
+
+def crop_fit(
+    n_epoch:int=6, # Epochs
+    size:int=64, # Side of the crops, pixels
+    lr:float=3e-3, # Peak of the cycle
+    bs:int=64, # Pictures in a batch
+    arch='resnet18', # As in `face_learner`
+    weights=None, # As in `face_learner`
+    seed:int=42,
+): # `fit(df)`, which returns `predict(df)`, (n, 2) female and male; both take tables with `crop` as from `make_crops`
+    "A function that trains a net, for `leave_one_source_out`"
+    def fit(df):
+        learn = _fit_crops(df, size, n_epoch, lr, bs, arch, weights, seed)
+        return lambda d: learn_probs(learn, _sized(d.crop, size))
+    return fit

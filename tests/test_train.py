@@ -28,7 +28,9 @@ def trained(data, tmp_path_factory):
 def test_train_writes_a_model_that_labels(call, trained, data):
     stem, out, err = trained
     assert 'broken.jpg (its content is of no known picture format)' in err and 'balanced accuracy' in out and f'--model {stem}.onnx' in out
-    assert {o.suffix for o in stem.parent.iterdir() if o.is_file()} == {'.onnx', '.json', '.safetensors', '.pkl', '.md'}
+    assert {o.suffix for o in stem.parent.iterdir() if o.is_file()} == {'.onnx', '.json', '.safetensors', '.pkl', '.md', '.csv'}
+    from gender_classifier.evaluate import history
+    assert {'train_loss', 'valid_loss'} <= set(history(f'{stem}.history.csv')) # for plot_curves
     spec = json.loads(Path(f'{stem}.json').read_text())
     assert spec['labels'] == ['female', 'male'] and spec['size'] == 64 and spec['training']['pictures']['train female'] >= 5
     assert str(data.parent) not in json.dumps(spec)
