@@ -52,12 +52,23 @@ def describe(
 def _flip(x): return x.reshape(-1,_N,_N)[:,:,::-1].reshape(len(x), -1)
 
 # %% ../nbs/15_copies.ipynb #7dd3900a
-def _best(sim, rows, k, floor):
-    "The `k` largest of each row that reach `floor`, but not a picture with itself: (picture, candidate)"
-    r,c = np.nonzero(sim>=floor)
+_COLUMNS = 4096 # compared at a time: as many as the processor keeps at hand
+
+def _hits(rows, whole, others, floor):
+    "Where a product of the `rows` with `whole` reaches `floor`, or one of the `others`, pairs of rows to multiply: (row, column, the largest product)"
+    res = [(np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))]
+    for j in range(0, len(whole), _COLUMNS):
+        sim = rows@whole[j:j+_COLUMNS].T
+        for a,b in others: np.maximum(sim, a@b[j:j+_COLUMNS].T, out=sim)
+        at = np.flatnonzero(sim>=floor)
+        res.append((at//sim.shape[1], at%sim.shape[1]+j, sim.ravel()[at]))
+    return [np.concatenate(o) for o in zip(*res)]
+
+def _best(r, c, sim, rows, k):
+    "The `k` largest of each row, but not a picture with itself: (picture, candidate)"
     off = rows[r]!=c
-    r,c = r[off],c[off]
-    order = np.lexsort((-sim[r,c], r))
+    r,c,sim = r[off],c[off],sim[off]
+    order = np.lexsort((c, -sim, r))
     r,c = r[order],c[order]
     top = np.arange(len(r))-np.searchsorted(r, r)<k
     return rows[r[top]],c[top]
@@ -67,9 +78,7 @@ def _candidates_of(rows, whole, middle, mirrored, k, floor, both):
     res = []
     for m in (False,True)[:1+mirrored]:
         w,c = (_flip(o[rows]) if m else o[rows] for o in (whole,middle))
-        sim = np.maximum(w@whole.T, c@whole.T)
-        if both: np.maximum(sim, w@middle.T, out=sim)
-        r,c = _best(sim, rows, k, floor)
+        r,c = _best(*_hits(w, whole, [(c, whole), (w, middle)][:1+both], floor), rows, k)
         res.append(np.stack([r, c, np.full(len(r), m)]))
     return np.concatenate(res, 1)
 
