@@ -5,17 +5,16 @@
 # %% auto #0
 __all__ = ['METHOD', 'CHECKED', 'halves', 'fit_temperature', 'fit_temperatures', 'rescored', 'n_allowed', 'n_needed',
            'error_thresholds', 'calibrate', 'calibrate_model', 'error_check', 'md_error_check', 'calibration_table',
-           'plot_calibration', 'error_curve', 'plot_error_curve']
+           'plot_calibration']
 
-# %% ../nbs/34_calibrate.ipynb #12474e49
+# %% ../nbs/34_calibrate.ipynb #7bd1232f
 import hashlib
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import ifnone, listify
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
-from .evaluate import age_band, choose_neither, ece, md_table, pct, plot_reliability, rate, reliability, scored
+from .evaluate import _p_cols, _spec, choose_neither, ece, md_table, pct, plot_reliability, rate, reliability, scored
 from .inference import temper
 
 # %% ../nbs/34_calibrate.ipynb #43e355f0
@@ -53,24 +52,22 @@ def fit_temperature(
     z = np.where(y, 1, -1)*(np.log(p)-np.log1p(-p))
     return _coolest(lambda t: np.logaddexp(0, -z/t).mean())
 
-# %% ../nbs/34_calibrate.ipynb #baeac716
-def _get(spec, key, default): return spec.get(key, default) if isinstance(spec, dict) else getattr(spec, key, default)
-
+# %% ../nbs/34_calibrate.ipynb #eae00b3d
 def fit_temperatures(
     df:pd.DataFrame, # From `evaluate.scored`
     spec, # `Spec` or dict: `labels`, `activation`
 )->dict: # {label: number}
     "The temperature of each label"
-    labels = list(_get(spec, 'labels', None))
+    labels = list(_spec(spec, 'labels', None))
     p = df[[f'p_{o}' for o in labels]].to_numpy(np.float64)
-    if _get(spec, 'activation', 'sigmoid')=='sigmoid': return {o:fit_temperature(p[:,i], df.labels==o) for i,o in enumerate(labels)}
+    if _spec(spec, 'activation', 'sigmoid')=='sigmoid': return {o:fit_temperature(p[:,i], df.labels==o) for i,o in enumerate(labels)}
     face = np.isin(df.labels, labels)
     lp,i = np.log(np.clip(p[face], 1e-7, 1)),np.array([labels.index(o) for o in df.labels[face]])
     if not len(set(i))>1: raise ValueError('to calibrate labels that share one probability, pictures of two of them at least are needed')
     def nll(t): return (np.logaddexp.reduce(lp/t, axis=1)-lp[np.arange(len(i)),i]/t).mean()
     return dict.fromkeys(labels, _coolest(nll))
 
-# %% ../nbs/34_calibrate.ipynb #9c61cb60
+# %% ../nbs/34_calibrate.ipynb #aeec9e6e
 def _full(t, labels): return np.array([(t or {}).get(o, 1.) for o in labels])
 
 def rescored(
@@ -79,8 +76,8 @@ def rescored(
     **changes, # temperature ({label: number}; {} for none), thresholds, neither_below
 )->pd.DataFrame: # As `df`
     "The answers as they would be with another temperature or other thresholds"
-    labels = list(_get(spec, 'labels', None))
-    now = {o:_get(spec, o, d) for o,d in dict(thresholds=.5, neither_below=.3, temperature={}, activation='sigmoid').items()}
+    labels = list(_spec(spec, 'labels', None))
+    now = {o:_spec(spec, o, d) for o,d in dict(thresholds=.5, neither_below=.3, temperature={}, activation='sigmoid').items()}
     new = {**now, **{k:v for k,v in changes.items() if k in now}}
     p = temper(df[[f'p_{o}' for o in labels]].to_numpy(), _full(new['temperature'], labels)/_full(now['temperature'], labels), now['activation'])
     return scored(df, p, dict(new, labels=labels)).set_axis(df.index)
@@ -104,8 +101,8 @@ def n_needed(
     n = 1/error-1 if confidence is None else np.log(1-confidence)/np.log(1-error)
     return int(np.ceil(n-1e-9))
 
-# %% ../nbs/34_calibrate.ipynb #3b5fe4c2
-def _p_labels(df): return [o[2:] for o in df.columns if o.startswith('p_')]
+# %% ../nbs/34_calibrate.ipynb #f0fb50cb
+def _p_labels(df): return [o[2:] for o in _p_cols(df)]
 
 def _just_above(
     p, # Probabilities of a label where another is true
@@ -143,8 +140,9 @@ def error_thresholds(
     if over: raise ValueError(f"an error of {error*100:g} % cannot be kept: too many pictures that are not '{over[0]}' get its highest probability. Allow a larger error")
     return ts
 
-# %% ../nbs/34_calibrate.ipynb #90b6b5e9
-METHOD = dict(temperature='one a label, least negative log-likelihood (Guo et al., 2017)', thresholds='split conformal, class-conditional (Vovk et al., 2005; Sadinle et al., 2019)')
+# %% ../nbs/34_calibrate.ipynb #bfcb5eac
+METHOD = dict(temperature='one a label, least negative log-likelihood (Guo et al., 2017)', thresholds='split conformal, class-conditional (Vovk et al., 2005; Sadinle et al., 2019)',
+    promise='of the pictures of each label no more than the stated share gets another label, in the mean over calibrations; or, with a confidence, as surely as that')
 
 def _check_table(df, labels):
     "`ValueError` if this is no table of such a model's answers"
@@ -161,14 +159,14 @@ def calibrate(
     confidence:float=None, # See `n_allowed`
 )->dict: # temperature, thresholds, neither_below, calibration
     "Temperatures and thresholds for the JSON of a model; raises `ValueError`"
-    labels,act = list(_get(spec, 'labels', None)),_get(spec, 'activation', 'sigmoid')
+    labels,act = list(_spec(spec, 'labels', None)),_spec(spec, 'activation', 'sigmoid')
     _check_table(df, labels)
     raw,was = rescored(df, spec, temperature={}),dict(labels=labels, activation=act)
     t = fit_temperatures(raw, was)
     d = rescored(raw, was, temperature=t)
     ts = error_thresholds(d, error, confidence, .5 if act=='sigmoid' else 0.)
     low = min(ts.values())
-    neither = choose_neither(d, low) if (d.labels=='').any() and act=='sigmoid' else min(_get(spec, 'neither_below', .3), low)
+    neither = choose_neither(d, low) if (d.labels=='').any() and act=='sigmoid' else min(_spec(spec, 'neither_below', .3), low)
     n = {o or 'neither':int((d.labels==o).sum()) for o in [*labels,''] if (d.labels==o).any()}
     return dict(temperature=t, thresholds=ts, neither_below=neither, calibration=dict(METHOD, error=error, confidence=confidence, pictures=n))
 
@@ -186,23 +184,24 @@ def calibrate_model(
     update_spec(stem, **res)
     return res
 
-# %% ../nbs/34_calibrate.ipynb #c0ebcaa0
+# %% ../nbs/34_calibrate.ipynb #13c6a255
 CHECKED = ['sex','race',['sex','race'],'source','age_band']
 
 def _check_row(g, error, min_n):
-    "Decided, wrong, and whether `error` is kept, of the faces of one group"
-    dec = g[~g.decision.isin(['unsure','neither'])]
-    r = rate(~dec.decided_correct)
-    return dict(n=len(g), unsure=float((g.decision=='unsure').mean()), decided=len(dec), wrong=int((~dec.decided_correct).sum()),
-        error=r['value'], low=r['low'], high=r['high'], holds=not r['low']>error, small=len(g)<min_n)
+    "Wrong of all and wrong of those decided, and whether `error` is kept, of the faces of one group"
+    wrong = ~g.decision.isin(['unsure'])&~g.decided_correct
+    a,d = rate(wrong),rate(wrong[~g.decision.isin(['unsure','neither'])])
+    small = len(g)<min_n
+    return dict(n=len(g), unsure=float((g.decision=='unsure').mean()), decided=d['n'], wrong=int(wrong.sum()), wrong_of_all=a['value'], all_low=a['low'], all_high=a['high'],
+        error=d['value'], low=d['low'], high=d['high'], promised=None if small else not a['low']>error, holds=None if small else not d['low']>error, small=small)
 
 def error_check(
     df:pd.DataFrame, # From `evaluate.scored` or `rescored`: pictures that no choice has seen
     error:float=.02, # What was stated
     features=None, # Columns, or lists of columns for their intersections; by default those of `CHECKED` that are known
-    min_n:int=30, # A group with fewer faces is `small`
-)->pd.DataFrame: # Index feature, group; n, unsure, decided, wrong, error (wrong of decided) with low and high, holds, small
-    "Of the faces that were decided, how many wrongly, for all and by group, and is that within the stated `error`?"
+    min_n:int=30, # A group with fewer faces is `small`, and not judged
+)->pd.DataFrame: # Index feature, group; n, unsure, decided, wrong, wrong_of_all (all_low, all_high), error (wrong of those decided; low, high), promised and holds (None if small), small
+    "Of the faces of each group, how many are answered wrongly, and is that within the stated `error`, of all (`promised`) and of those decided (`holds`)?"
     f,rows = df[df.labels!=''],{}
     if not len(f): raise ValueError('there are no faces in the table')
     rows['all','all'] = _check_row(f, error, min_n)
@@ -214,21 +213,28 @@ def error_check(
         for k,g in known.groupby(cols, observed=True): rows[' x '.join(cols),', '.join(map(str, k))] = _check_row(g, error, min_n)
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis(['feature','group'])
 
-# %% ../nbs/34_calibrate.ipynb #efbd2a98
+# %% ../nbs/34_calibrate.ipynb #80e41e2c
 def _missed(chk):
     "Names of the groups that are large enough and for which the error is not kept"
-    d = chk[~chk.holds&~chk.small]
+    d = chk[(chk.holds==False)|(chk.promised==False)]
     return [f"{'' if f=='all' else f.replace('_',' ')+' '}{g}" for f,g in d.index]
+
+def _check_md(i, r):
+    "A row of `md_error_check`"
+    kept = '–' if r.small else 'yes' if r.promised and r.holds else '**no**'
+    rates = [pct(dict(value=v, low=lo, high=hi)) for v,lo,hi in ((r.wrong_of_all,r.all_low,r.all_high), (r.error,r.low,r.high))]
+    return [i[0].replace('_',' '), f"{i[1]}{' †' if r.small else ''}", f'{r.n:,}', f'{r.unsure*100:.1f}', *rates, kept]
 
 def md_error_check(
     chk:pd.DataFrame, # From `error_check`
     error:float=.02, # What was stated
 )->str:
     "`error_check` as markdown: a sentence that names the groups for which the error is not kept, and the table; † marks a small group"
-    bad = _missed(chk)
-    say = f'An error of {error*100:g} % was stated. '+(f"It is not kept for: {'; '.join(bad)}." if bad else 'It lies within the interval of what was measured, or above, for every group that is large enough to judge.')
-    row = lambda i,r: [i[0].replace('_',' '), f"{i[1]}{' †' if r.small else ''}", f'{r.n:,}', f'{r.unsure*100:.1f}', pct(dict(value=r.error, low=r.low, high=r.high)), 'yes' if r.holds else '**no**']
-    return say+'\n\n'+md_table([['by','group','faces','unsure','wrong of those decided','kept'], *(row(i, r) for i,r in zip(chk.index, chk.itertuples()))])
+    bad,n = _missed(chk),int((~chk.small.astype(bool)).sum())
+    say = f'An error of {error*100:g} % was stated, for each label. '+(f"It is not kept for: {'; '.join(bad)}" if bad else 'It lies within the interval of what was measured, or above, for every group that is large enough to judge')
+    say += f'. By chance alone, about one group of forty would miss it; {n} were judged.'
+    head = ['by','group','faces','unsure','wrong of all','wrong of those decided','kept']
+    return say+'\n\n'+md_table([head, *(_check_md(i, r) for i,r in zip(chk.index, chk.itertuples()))])
 
 # %% ../nbs/34_calibrate.ipynb #79e9b37c
 def calibration_table(
@@ -251,33 +257,3 @@ def plot_calibration(
         plot_reliability({k:reliability(d[f'p_{o}'], d.labels==o) for k,d in (('before',before),('after',after))}, ax)
         ax.set_title(o)
     return fig
-
-# %% ../nbs/34_calibrate.ipynb #d473608c
-def error_curve(
-    fit:pd.DataFrame, # From `evaluate.scored`: pictures to choose on
-    test:pd.DataFrame, # Pictures to judge by, answered alike
-    errors=(.005,.01,.015,.02,.03,.04,.05), # To be stated
-    confidence:float=None, # See `n_allowed`
-    neither_below:float=.3,
-)->pd.DataFrame: # stated, error (wrong of decided) with low and high, unsure; errors that cannot be kept are left out
-    "What each stated error gives on other pictures, and how many faces it leaves unsure"
-    rows,labels = [],_p_labels(fit)
-    for e in errors:
-        try: ts = error_thresholds(fit, e, confidence)
-        except ValueError: continue
-        d = rescored(test, dict(labels=labels), thresholds=ts, neither_below=min(neither_below, *ts.values()))
-        rows.append(dict(stated=e, **error_check(d, e, []).loc[('all','all'),['error','low','high','unsure']]))
-    if not rows: raise ValueError('none of these errors can be kept: more pictures are needed to calibrate on, or a larger error')
-    return pd.DataFrame(rows)
-
-def plot_error_curve(
-    ec:pd.DataFrame, # From `error_curve`
-    ax=None, # matplotlib axes
-):
-    "Error among the decided faces against the share left unsure, each point named by the error that was stated"
-    import matplotlib.pyplot as plt
-    if ax is None: ax = plt.subplots(figsize=(5,3.5))[1]
-    ax.errorbar(ec.unsure, ec.error, [ec.error-ec.low, ec.high-ec.error], marker='o')
-    for o in ec.itertuples(): ax.annotate(f'{o.stated*100:g} %', (o.unsure,o.error), xytext=(4,6), textcoords='offset points')
-    ax.set(xlabel='faces left unsure', ylabel='of those decided, wrong', ylim=(0,None))
-    return ax
