@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVALUATE_EPILOG', 'COMPARE_EPILOG', 'CALIBRATE_EPILOG', 'need_eval', 'listed', 'read_to_measure', 'evaluate_learner',
-           'measure_file', 'run_evaluate', 'run_compare', 'run_calibrate', 'add_eval']
+           'measure_file', 'main_crops', 'disturbed', 'run_evaluate', 'run_compare', 'run_calibrate', 'add_eval']
 
 # %% ../nbs/42_evalcli.ipynb #20fc34a8
 import json, sys
@@ -62,11 +62,11 @@ def read_to_measure(
     if args.held_out: df = listed(df, args.data, args.held_out)
     return data._replace(df=df)
 
-# %% ../nbs/42_evalcli.ipynb #6dcb84c6
+# %% ../nbs/42_evalcli.ipynb #06e7f584
 def evaluate_learner(
     learn, # fastai's `Learner`
     df, # `fn`, `labels`; see `evaluate_model`
-    spec:dict=None, # thresholds, neither_below, labels, size, margin; by default 0.5, 0.3 and what can be seen
+    spec:dict=None, # thresholds, neither_below, labels, size, margin, temperature (not yet in the learner); by default 0.5, 0.3, what can be seen, and none
     name:str='learner',
     cache=None, # Folder of the crops; by default the user's cache
     n_workers:int=None,
@@ -74,7 +74,8 @@ def evaluate_learner(
     **kwargs, # To `evaluate_scores`
 ): # `Evaluation`
     "Measure a learner on the crops that training would cut"
-    import pandas as pd
+    import numpy as np
+    from gender_classifier.inference import temper
     from gender_classifier.crops import load_crops, make_crops
     from gender_classifier.evaluate import evaluate_scores, scored
     from gender_classifier.export import learner_labels, learner_size
@@ -82,12 +83,14 @@ def evaluate_learner(
     spec = dict(spec or {})
     labels,size = spec.get('labels') or learner_labels(learn),spec.get('size') or learner_size(learn)
     spec = {'thresholds':{o:.5 for o in labels}, 'neither_below':.3, **spec, 'labels':labels}
-    rows,bad = make_crops(df, size, cache=cache, n_workers=n_workers, progress=progress)
+    rows,bad = make_crops(df, size, **({'margin':spec['margin']} if 'margin' in spec else {}), cache=cache, n_workers=n_workers, progress=progress)
     if not len(rows): raise ValueError(f'not one of the {len(df)} pictures could be read; the first: {bad.reason.iloc[0]}')
-    res = scored(rows, learn_probs(learn, load_crops(rows.crop, n_workers)), spec)
+    p,t = learn_probs(learn, load_crops(rows.crop, n_workers)),spec.get('temperature') or {}
+    if t: p = temper(p, np.array([t.get(o, 1.) for o in labels]), spec.get('activation', 'sigmoid'))
+    res = scored(rows, p, spec)
     return evaluate_scores(res, spec, name, skipped=bad[['fn','reason']].reset_index(drop=True), **kwargs)
 
-# %% ../nbs/42_evalcli.ipynb #e6cc4609
+# %% ../nbs/42_evalcli.ipynb #885ac51c
 _LEARNERS = '.pkl','.pth','.safetensors'
 
 def _measure_learner(args, model, df, progress):
@@ -98,8 +101,8 @@ def _measure_learner(args, model, df, progress):
     stem = Path(model).with_suffix('')
     spec = read_json(stem) if Path(f'{stem}.json').is_file() else None
     args.learner = model
-    keep = ('labels','thresholds','neither_below','size')
-    return evaluate_learner(_load(args), df, {k:spec[k] for k in keep} if spec else None, stem.name, n_workers=args.threads, progress=progress, min_age=args.min_age)
+    keep = ('labels','thresholds','neither_below','size','margin','activation', *(() if model.endswith('.safetensors') else ('temperature',))) # `rebuild_learner` has it in the weights
+    return evaluate_learner(_load(args), df, {k:spec[k] for k in keep if k in spec} if spec else None, stem.name, n_workers=args.threads, progress=progress, min_age=args.min_age)
 
 def measure_file(args, model, df):
     "Measure a model or a learner on a table"
@@ -110,7 +113,7 @@ def measure_file(args, model, df):
     labeller = Labeller(find_model(None if model=='default' else model), threads=args.threads)
     return evaluate_model(labeller.path, df, labeller=labeller, min_age=args.min_age, progress=progress)
 
-# %% ../nbs/42_evalcli.ipynb #eb01ac10
+# %% ../nbs/42_evalcli.ipynb #2ab3b391
 def _folder(path):
     "The folder to write to, made if need be; raises `UsageError`"
     if path is None: return None
@@ -118,28 +121,41 @@ def _folder(path):
     except OSError as e: raise UsageError(f'{path} cannot be made: {e.strerror}') from None
     return Path(path)
 
-def _sample_crops(labeller, df, n):
-    "What the network sees of the largest face of some pictures"
+def main_crops(
+    labeller, # `inference.Labeller`
+    fns, # Pictures
+): # uint8 (n, size, size, 3), of those that can be read
+    "What the network sees of the face that speaks for each picture"
     import numpy as np
-    from gender_classifier.robust import sample_faces
-    res = labeller.label_many(list(sample_faces(df, n).fn), keep=True)
-    return np.stack([o.faces[0].crop for o in res if o.faces])
+    from gender_classifier.evaluate import _main
+    crops = [_main(o).crop for o in labeller.label_many(list(fns), keep=True) if not o.error]
+    if not crops: raise ValueError('not one of the pictures could be read')
+    return np.stack(crops)
+
+def disturbed(
+    labeller, # `inference.Labeller`
+    df, # `fn`, `labels`
+    n:int=600, # Faces
+    progress:bool=False, # Show a progress bar?
+)->tuple: # Tables of `robust.robustness` and `robust.flips`
+    "What is left of a model's answers when faces are blurred, turned, covered …, mirrored and moved"
+    from gender_classifier.robust import flips, robustness, sample_faces
+    return robustness(labeller, df, n=n, progress=progress),flips(labeller, main_crops(labeller, sample_faces(df, n).fn), progress=progress)
 
 def _robustness(args, df):
-    "`robustness` and `flips` of a sample, if they are asked for"
+    "`disturbed`, if it is asked for"
     if not args.robust: return None,None
     if Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('--robust is of a model, not of a learner: gender_classifier export makes one')
     from gender_classifier.inference import Labeller, find_model
-    from gender_classifier.robust import flips, robustness
-    labeller,bar = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads),_is_tty(sys.stderr)
-    return robustness(labeller, df, n=args.robust, progress=bar),flips(labeller, _sample_crops(labeller, df, args.robust), progress=bar)
+    labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads)
+    return disturbed(labeller, df, args.robust, _is_tty(sys.stderr))
 
 def _stated_error(spec):
     "The error rate that a model's thresholds were set for, if it says so"
     c = spec.get('calibration') if isinstance(spec, dict) else getattr(spec, 'calibration', None)
     return (c or {}).get('error')
 
-# %% ../nbs/42_evalcli.ipynb #e6c6b5f7
+# %% ../nbs/42_evalcli.ipynb #487bde90
 def _write_evaluation(ev, out, robust, flips, n):
     "The page, the JSON and the CSV in a folder"
     from gender_classifier.evalreport import evaluation_dict, evaluation_report
@@ -147,11 +163,20 @@ def _write_evaluation(ev, out, robust, flips, n):
     (out/'figures.json').write_text(json.dumps(evaluation_dict(ev, robust), indent=1)+'\n', encoding='utf-8')
     ev.df.assign(labels=ev.df.labels.replace('', 'neither')).drop(columns=['box'], errors='ignore').to_csv(out/'answers.csv', index=False)
 
+def _say_used(args, df):
+    "Say how many of the pictures the model was calibrated on"
+    fn = Path(f'{Path(args.model).with_suffix("")}.calibration.txt')
+    if not fn.is_file(): return
+    names,roots = set(fn.read_text(encoding='utf-8').split()),[Path(o).absolute() for o in args.data]
+    n = sum(bool(names&set(_digests(o, roots))) for o in df.fn)
+    if n: _say(f'{n:,} of these pictures chose the thresholds of this model: what depends on thresholds will look a little too good')
+
 def run_evaluate(args):
     "Measure a model; the exit status is 1 if a picture could not be read"
     need_eval()
     out = _folder(args.html)
     df = read_to_measure(args).df
+    _say_used(args, df)
     ev = measure_file(args, args.model, df)
     from gender_classifier.evalreport import evaluation_dict, summary_text
     robust,flips = _robustness(args, df)
@@ -252,7 +277,13 @@ def _say_calibrated(res, before, after, error):
     for o,r in t.iterrows(): print(f'calibration error, {o}: {r.before:.3f} before, {r.after:.3f} now')
     print('\n'+_plain_lines(md_error_check(error_check(after, error), error)))
 
-# %% ../nbs/42_evalcli.ipynb #7a9a23fa
+# %% ../nbs/42_evalcli.ipynb #f9fa3437
+def _note_used(stem, fns, roots):
+    "Write down which pictures a model was calibrated on"
+    roots = [Path(o).absolute() for o in roots]
+    Path(f'{stem}.calibration.txt').write_text('\n'.join(sorted({next(_digests(o, roots)) for o in fns}))+'\n', encoding='utf-8')
+
+# %% ../nbs/42_evalcli.ipynb #1a46ca67
 def run_calibrate(args):
     "Calibrate a model and write it into its JSON"
     need_eval()
@@ -269,10 +300,11 @@ def run_calibrate(args):
     _say_calibrated(res, test, rescored(test, spec, **res), args.error)
     if args.dry_run: return 0
     calibrate_model(stem, ev.df[fit], args.error, args.confidence)
+    _note_used(stem, ev.df.fn[fit], args.data)
     print(f'\nWritten: {stem}.json')
     return 0
 
-# %% ../nbs/42_evalcli.ipynb #32f2b5a8
+# %% ../nbs/42_evalcli.ipynb #d054ba6a
 def _add_calibrate(sub):
     p = _command(sub, 'calibrate', run_calibrate, 'set temperature and thresholds of a model for a stated error rate, and check them', epilog=CALIBRATE_EPILOG)
     p.add_argument('model', metavar='MODEL', help="a model's .onnx, whose JSON is changed")
@@ -282,12 +314,13 @@ def _add_calibrate(sub):
     p.add_argument('--dry-run', action='store_true', help='only say what would be written')
 
 CALIBRATE_EPILOG = """Give pictures the model was not trained on, of the kind it will meet: what is promised holds for such pictures only.
-For 2 % errors, 49 faces of each label are the least; a few hundred are better.
+For 2 % errors, about 100 faces of each label are the least, since half of them check what the other half chose; a few hundred are better.
+Digests of the names of those that chose are kept beside the model, in NAME.calibration.txt; evaluate says if it meets them.
 
 exit status: 0 calibrated, 2 it could not be, and nothing was changed, 130 ended by Ctrl-C
 """
 
-# %% ../nbs/42_evalcli.ipynb #cd40152a
+# %% ../nbs/42_evalcli.ipynb #ce3e5953
 def add_eval(
     sub, # Subparsers of the executable
 ):

@@ -38,7 +38,7 @@ def _small(groups):
     names = [f'{_group(i)} ({int(r.n)})' for gm in groups.values() for i,r in gm.by_group[gm.by_group.small.astype(bool)].iterrows()]
     return [f'Too few faces to judge, fewer than 30: {", ".join(dict.fromkeys(names))}.'] if names else []
 
-# %% ../nbs/39_evalreport.ipynb #f1d6db4f
+# %% ../nbs/39_evalreport.ipynb #c80829a9
 def _coverage(ev):
     "Sentences on what the figures do not say"
     d,no = ev.df,ev.df.labels==''
@@ -51,7 +51,8 @@ def _coverage(ev):
 def _belief(ev):
     "Sentences on its probabilities"
     off = {k:e for k,r in ev.reliability().items() if (e := ece(r))>.05}
-    if off: yield f'Its probabilities are off by {max(off.values())*100:.0f} points on average ({", ".join(off)}): do not read them as shares of right answers. Calibrating it on pictures of your own helps.'
+    if off: yield f'Its probabilities are off by {max(off.values())*100:.0f} points on average ({", ".join(off)}): ' \
+        'do not read them as shares of right answers. Calibrating it on pictures of your own helps.'
 
 def findings(
     ev, # `Evaluation`
@@ -82,7 +83,7 @@ def summary_text(
     young = [f'(faces known to be under {ev.min_age:g} left out)'] if ev.min_age else []
     return '\n'.join([head, *young, '', *rows, *(['', 'What to know:', *(f'- {o}' for o in said)] if said else [])])
 
-# %% ../nbs/39_evalreport.ipynb #47aac120
+# %% ../nbs/39_evalreport.ipynb #8d94b0f1
 def _plain(v):
     "A value as JSON knows it"
     if isinstance(v, (bool,np.bool_)): return bool(v)
@@ -104,7 +105,7 @@ def evaluation_dict(
     lm = label_metrics(older(ev.df, ev.min_age))
     per = {}
     for (lbl,m),r in lm.iterrows(): per.setdefault(lbl, {})[m] = {k:_plain(v) for k,v in r.items()}
-    cm = decision_confusion(ev.df, ev.spec)
+    cm = decision_confusion(older(ev.df, ev.min_age), ev.spec)
     res = dict(version=1, model=ev.name, **_spec_dict(ev.spec), pictures=len(ev.df), faces=int((ev.df.labels!='').sum()), min_age=ev.min_age,
         figures=_records(ev.metrics(), 'figure'), per_label=per, confusion={str(i):{str(k):int(v) for k,v in r.items()} for i,r in cm.iterrows()},
         groups={k:_records(gm.by_group, 'group') for k,gm in ev.groups.items()}, calibration={k:dict(ece=ece(r), bins=_records(r, 'bin')) for k,r in ev.reliability().items()},
@@ -182,16 +183,17 @@ def _figures_html(ev):
     each = html_table(head, [row(f'{lbl}: {k}', r) for (lbl,k),r in lm.iterrows()], '<b>Each label</b>')
     return whole+each
 
-# %% ../nbs/39_evalreport.ipynb #ba85eefe
+# %% ../nbs/39_evalreport.ipynb #41f75efb
 def _confusion_html(ev):
     "What is true (rows) against what was decided (columns)"
-    cm = decision_confusion(ev.df, ev.spec)
+    cm = decision_confusion(older(ev.df, ev.min_age), ev.spec)
     def _cell(i, k, v, n):
         cls = 'ok' if i==k else 'no' if v and k not in ('unsure','both') else ''
         return f'<td class="{cls}">{v:,}<br><span class="ev-small">{"–" if not n else f"{100*v/n:.1f} %"}</span></td>'
     rows = ''.join(f'<tr><th scope="row">{_e(i)}</th>{"".join(_cell(i, k, int(v), r.sum()) for k,v in r.items())}</tr>' for i,r in cm.iterrows())
     head = ''.join(f'<th scope="col" class="gc-num">{_e(k)}</th>' for k in cm.columns)
-    return f'<div class="gc-scroll" tabindex="0"><table class="ev-cm"><caption>Rows: what is true. Columns: what was said. Per cent are of the row.</caption><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    cap = 'Rows: what is true. Columns: what was said. Per cent are of the row.'
+    return f'<div class="gc-scroll" tabindex="0"><table class="ev-cm"><caption>{cap}</caption><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 # %% ../nbs/39_evalreport.ipynb #18e697a7
 def _start(gm):
@@ -224,7 +226,7 @@ def _groups_html(ev):
     small = '<p class="ev-small">† fewer than 30 faces: too few to judge.</p>' if any(gm.by_group.small.any() for gm in ev.groups.values()) else ''
     return ''.join(res)+'<p class="ev-small">The bar is the 95 % interval, the mark the share that is right, the dashed line that of all.</p>'+small
 
-# %% ../nbs/39_evalreport.ipynb #6da2b6a7
+# %% ../nbs/39_evalreport.ipynb #6424e7fa
 def _calibration_html(ev):
     "Reliability of each label"
     from gender_classifier.evaluate import plot_reliability
@@ -239,10 +241,13 @@ def _calibration_html(ev):
 def _error_html(ev, error):
     "The stated error rate against what was measured"
     from gender_classifier.calibrate import error_check
-    t = error_check(ev.df, error)
-    row = lambda i,r: [_e(i[1])+(' †' if r.small else ''), f'{r.n:,}', f'{100*r.unsure:.1f}', '–' if np.isnan(r.error) else f'{100*r.error:.1f}', '–' if np.isnan(r.error) else f'{100*r.low:.1f}–{100*r.high:.1f}', 'yes' if r.holds else '<b>no</b>']
-    head = ['', 'faces', 'unsure, %', 'wrong of those decided, %', 'interval', 'kept']
-    return html_table(head, [row(i, r) for i,r in zip(t.index, t.itertuples())], f'<b>Thresholds were set for {100*error:g} % errors.</b> Measured on these pictures, some of which may have been used to set them:', hide=(4,))
+    t = error_check(older(ev.df, ev.min_age), error)
+    per = lambda v: '–' if pd.isna(v) else f'{100*v:.1f}'
+    kept = lambda r: '–' if r.small else 'yes' if r.promised and r.holds else '<b>no</b>'
+    row = lambda i,r: [_e(i[1])+(' †' if r.small else ''), f'{r.n:,}', per(r.unsure), per(r.wrong_of_all), f'{per(r.all_low)}–{per(r.all_high)}', per(r.error), kept(r)]
+    head = ['', 'faces', 'unsure, %', 'wrong of all, %', 'interval', 'wrong of those decided, %', 'kept']
+    cap = f'<b>Thresholds were set for {100*error:g} % errors.</b> Measured on these pictures, some of which may have been used to set them:'
+    return html_table(head, [row(i, r) for i,r in zip(t.index, t.itertuples())], cap, hide=(4,))
 
 def _curve_html(ev):
     "Errors against the share decided"
@@ -268,7 +273,7 @@ def _robust_html(robust, flips=None):
     rows = [[_e(i), num(r['value']), f"{num(r['low'])}–{num(r['high'])}"] for i,r in flips.iterrows()]
     return res+html_table(['moved by','answer changes, %','interval'], rows, '<b>The same picture, mirrored or moved a little</b>')
 
-# %% ../nbs/39_evalreport.ipynb #479b6b75
+# %% ../nbs/39_evalreport.ipynb #6de37760
 def _main_box(img):
     "The box of the face that speaks for a picture, None without one"
     from gender_classifier.faces import find_faces, main_face
@@ -298,7 +303,7 @@ def picture_item(fn, box, text, size):
 
 def _mistakes_html(ev, n, size):
     "The most confident mistakes as pictures"
-    d = top_mistakes(ev.df, n)
+    d = top_mistakes(older(ev.df, ev.min_age), n)
     if not len(d): return '<p>There is none.</p>'
     def _item(o): return picture_item(o.fn, getattr(o, 'box', None), f'labelled {o.labels or "neither"}, said {o.said}, {100*o.confidence:.0f} %', size)
     return f'<p>The {len(d)} most confident ones. Where the label is wrong and not the answer, correct it and measure again.</p><ul class="gc-pics">{"".join(map(_item, d.itertuples()))}</ul>'
@@ -329,7 +334,7 @@ def _skipped_html(skipped, n=20):
     more = f'<li>and {len(skipped)-n:,} more</li>' if len(skipped)>n else ''
     return f'<p>{_n(len(skipped), "picture")} could not be read:</p><ul>'+''.join(f'<li>{_e(Path(str(o.fn)).name)}: {_e(o.reason)}</li>' for o in skipped[:n].itertuples())+more+'</ul>'
 
-# %% ../nbs/39_evalreport.ipynb #c76601bc
+# %% ../nbs/39_evalreport.ipynb #ee373023
 def whole_page(
     title:str,
     intro:str, # HTML below the title
@@ -339,7 +344,8 @@ def whole_page(
     parts = list(parts)
     nav = ''.join(f'<li><a href="#{k}">{_e(t)}</a></li>' for k,t,_ in parts)
     main = ''.join(f'<section aria-labelledby="{k}"><h2 id="{k}">{_e(t)}</h2>{b}</section>' for k,t,b in parts)
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex"><meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">'
+    head += '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">'
     style = f'<style>:root{{color-scheme:light}}body{{margin:0;background:#fff}}{_CSS}{_EV_CSS}</style>'
     skip = '<a class="gc-skip" href="#main">To the report</a>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}<title>{_e(title)}</title>{style}</head><body><div class="gc-report">{skip}<header><h1>{_e(title)}</h1>{intro}</header><nav aria-label="Parts of this page"><ul>{nav}</ul></nav><main id="main">{main}</main></div></body></html>\n'
@@ -370,12 +376,13 @@ def _disagree_html(c, which, n, size):
     def _item(o): return picture_item(o.fn, None, f'{o.labels or "neither"}; {c.names[0]}: {o.a}; {c.names[1]}: {o.b}', size)
     return f'<h3>Only {_e(c.names[which])} is right</h3><p>{len(d)} of {total:,}.</p><ul class="gc-pics">{"".join(map(_item, d.itertuples()))}</ul>'
 
-# %% ../nbs/39_evalreport.ipynb #ad5bb86d
+# %% ../nbs/39_evalreport.ipynb #3641b866
 def _compare_rows(t, p):
     for k,r in t.iterrows():
         sure = r.low>0 or r.high<0
         v = f'{100*r.value:+.1f}'
-        yield [_e(_group(k))+(' †' if r.get('small', False) else ''), f'{int(r.n):,}', f'{100*r.a:.1f}', f'{100*r.b:.1f}', f'<b>{v}</b>' if sure else v, f'{100*r.low:+.1f} to {100*r.high:+.1f}', f'{r[p]:.3f}' if r[p]>=.001 else '&lt; 0.001']
+        name,both = _e(_group(k))+(' †' if r.get('small', False) else ''),[f'{100*o:.1f}' for o in (r.a,r.b)]
+        yield [name, f'{int(r.n):,}', *both, f'<b>{v}</b>' if sure else v, f'{100*r.low:+.1f} to {100*r.high:+.1f}', f'{r[p]:.3f}' if r[p]>=.001 else '&lt; 0.001']
 
 def comparison_report(
     c, # `Comparison`
@@ -385,15 +392,15 @@ def comparison_report(
 )->str: # HTML
     "One page about two models on the same pictures"
     head = ['%', 'pictures', *map(_e, c.names), 'difference', 'interval', 'p']
-    tables = [html_table(head, _compare_rows(c.figures, 'p'), hide=(1,5)), *(html_table([_e(_title(k)), *head[1:]], _compare_rows(g, 'p_adjusted'), f'<b>Right, by {_e(_title(k))}</b>', hide=(1,5)) for k,g in c.groups.items())]
+    by = [html_table([_e(_title(k)), *head[1:]], _compare_rows(g, 'p_adjusted'), f'<b>Right, by {_e(_title(k))}</b>', hide=(1,5)) for k,g in c.groups.items()]
     ax = c.plot()
-    parts = [('figures','Figures',tables[0]), ('groups','For whom',plot_img(ax.figure, 'Difference on all faces and on each group')+''.join(tables[1:]))]
+    parts = [('figures','Figures',html_table(head, _compare_rows(c.figures, 'p'), hide=(1,5))), ('groups','For whom',plot_img(ax.figure, 'Difference on all faces and on each group')+''.join(by))]
     if n: parts.append(('pictures','Where they disagree',''.join(_disagree_html(c, i, n, size) for i in (0,1))))
     page = whole_page(f'{c.names[0]} and {c.names[1]}', f'<p><b>{_e(c.verdict())}</b></p>'+(f'<p class="gc-private">{_PRIVATE}</p>' if n else ''), parts)
     if fn is not None: write_text(fn, page, ['.html','.htm'])
     return page
 
-# %% ../nbs/39_evalreport.ipynb #bf8bac42
+# %% ../nbs/39_evalreport.ipynb #325957bc
 def card_head(
     spec:dict, # The content of a model's JSON
     ev=None, # `Evaluation`; no figures without it
@@ -404,7 +411,10 @@ def card_head(
     "The top of a model card as the Hugging Face hub reads it"
     from huggingface_hub import EvalResult, ModelCardData
     titles = titles or {}
-    def _res(k, name, v): return EvalResult(task_type='image-classification', dataset_type=k or 'all', dataset_name=titles.get(k, k or 'all held-out pictures'), metric_type='accuracy' if 'acc' in name else 'f1', metric_name=name, metric_value=round(float(v), 4))
+    def _res(k, name, v):
+        data = dict(dataset_type=k or 'all', dataset_name=titles.get(k, k or 'all held-out pictures'))
+        kind = 'accuracy' if 'acc' in name else 'f1'
+        return EvalResult(task_type='image-classification', **data, metric_type=kind, metric_name=name, metric_value=round(float(v), 4))
     res = [] if ev is None else [_res('', k, ev.metrics().value[k]) for k in ('balanced accuracy','macro F1') if k in ev.metrics().index]
     if ev is not None and 'source' in ev.groups: res += [_res(k, 'balanced accuracy', r['balanced accuracy']) for k,r in ev.groups['source'].by_group.iterrows()]
     named = dict(license_name=license_name) if license=='other' and license_name else {}
@@ -412,7 +422,7 @@ def card_head(
         metrics=['accuracy','f1'], model_name=spec['name'], eval_results=res or None)
     return f'---\n{d.to_yaml()}\n---'
 
-# %% ../nbs/39_evalreport.ipynb #93c1e8f9
+# %% ../nbs/39_evalreport.ipynb #ef372d78
 _DECIDED = ['balanced accuracy, decided','faces unsure','faces called neither','no face, called neither'] # what thresholds change
 
 def _of_all(ev, young):
@@ -423,7 +433,7 @@ def _of_all(ev, young):
     m = ev.metrics()
     yield f'All pictures{young}',md_metrics(m[~m.index.isin(_DECIDED)&(m.n>0)])
     yield f'Each label, by the larger probability{young}',md_table([['%','with 95 % interval','pictures'], *([f'{a}: {b}', pct(r), f'{int(r.n):,}'] for (a,b),r in lm.iterrows())])
-    yield f'Worst groups{young}',md_gaps(gaps(ev.groups))
+    yield f'Worst groups{young}',md_gaps(gaps(ev.groups))+'\n\nBelow, † marks groups of fewer than 30 faces: too few to judge.'
     for k,gm in ev.groups.items(): yield f"By {_title(k)}{'' if k=='age_band' else young}",md_groups(gm)
 
 def _of_decisions(ev, test, error):
@@ -431,14 +441,15 @@ def _of_decisions(ev, test, error):
     from gender_classifier.calibrate import calibration_table, error_check, md_error_check, rescored
     from gender_classifier.evaluate import md_metrics, md_table, metrics_table
     d,where = (ev.df,'') if test is None else (ev.df[test],', on pictures that no threshold was chosen on')
-    m,cm = metrics_table(older(d, ev.min_age)),decision_confusion(d, ev.spec)
+    d = older(d, ev.min_age)
+    m,cm = metrics_table(d),decision_confusion(d, ev.spec)
     yield f'Decisions{where}',md_metrics(m[m.index.isin(_DECIDED)&(m.n>0)])
     yield f'What was decided of what{where}',md_table([['true', *cm.columns], *([i, *(f'{int(v):,}' for v in r)] for i,r in cm.iterrows())])
     t = calibration_table(rescored(d, ev.spec, temperature={}), d)
     yield f'Calibration{where}',md_table([['label','expected calibration error before','now'], *([i, f'{r.before:.3f}', f'{r.after:.3f}'] for i,r in t.iterrows())])
-    if error: yield f'The stated error{where}',md_error_check(error_check(older(d, ev.min_age), error), error)
+    if error: yield f'The stated error{where}',md_error_check(error_check(d, error), error)
 
-# %% ../nbs/39_evalreport.ipynb #1a42716b
+# %% ../nbs/39_evalreport.ipynb #7896c21b
 def _of_robustness(robust, flips):
     "Tables of what disturbs"
     from gender_classifier.evaluate import md_table
@@ -458,5 +469,4 @@ def card_figures(
     young = f' (faces known to be under {ev.min_age:g} left out)' if ev.min_age else ''
     parts = [*_of_all(ev, young), *_of_decisions(ev, test, error), *(_of_robustness(robust, flips) if robust is not None else [])]
     res = [s for t,b in parts for s in ('#'*level+' '+t, b)]
-    if any(gm.by_group.small.any() for gm in ev.groups.values()): res.append('† fewer than 30 faces: too few to judge.')
     return '\n\n'.join(res)+'\n'
