@@ -7,13 +7,14 @@ __all__ = ['CORRUPTIONS', 'SHIFTS', 'upright_landmarks', 'Corruption', 'corrupt'
            'corrupted_answers', 'robustness_table', 'robustness', 'worst', 'md_robustness', 'plot_robustness', 'shift',
            'flips']
 
-# %% ../nbs/35_robust.ipynb #aa331624
+# %% ../nbs/35_robust.ipynb #84467d8b
 import zlib
 from functools import partial
 from typing import Callable, NamedTuple
 import cv2, numpy as np, pandas as pd
+from .compare import paired_difference
 from .core import PictureError, in_order, open_image
-from .evaluate import balanced, md_table, pct, rate, scored
+from .evaluate import balanced, md_table, pct, scored, wilson
 from .faces import MARGIN, SIZE, Face, _shrunk_roi, crop_face, find_faces, main_face, roll
 
 # %% ../nbs/35_robust.ipynb #5438d08d
@@ -361,29 +362,27 @@ def corrupted_answers(
     out.attrs['skipped'] = skipped
     return out
 
-# %% ../nbs/35_robust.ipynb #7b147c56
+# %% ../nbs/35_robust.ipynb #733f323b
 def _row(g, clean, level):
     "The figures of one corruption at one level"
-    b,labels = balanced(g.correct, g.labels, level),sorted(g.labels.unique())
-    old = clean.larger.reindex(g.fn).to_numpy()
-    return dict(n=len(g), lost=g.lost.mean(), value=b['value'], low=b['low'], high=b['high'], flipped=(g.larger.to_numpy()!=old).mean(),
-        **{f'recall {o}':g.correct[g.labels==o].mean() for o in labels}, unsure=(g.decision=='unsure').mean(), neither=(g.decision=='neither').mean())
+    b,labels,old = balanced(g.correct, g.labels, level=level),sorted(g.labels.unique()),clean.loc[g.fn]
+    c = paired_difference(old.correct, g.correct, g.labels, level)
+    return dict(n=len(g), lost=g.lost.mean(), **{k:b[k] for k in ('value','low','high')}, change=c['value'], change_low=c['low'], change_high=c['high'],
+        flipped=(g.larger.to_numpy()!=old.larger.to_numpy()).mean(), **{f'recall {o}':g.correct[g.labels==o].mean() for o in labels}, unsure=(g.decision=='unsure').mean(), neither=(g.decision=='neither').mean())
 
 def robustness_table(
     answers:pd.DataFrame, # From `corrupted_answers`
     spec, # Labels and thresholds, see `evaluate.scored`
     level:float=.95, # Confidence
     corruptions=None, # Those of `answers` that are not in `CORRUPTIONS`, to be named
-)->pd.DataFrame: # corruption, level, what, n, lost, value, low, high (balanced accuracy), change, flipped, recall_…, unsure, neither
+)->pd.DataFrame: # corruption, level, what, n, lost, value, low, high (balanced accuracy), change, change_low, change_high, flipped, recall <label>, unsure, neither
     "How much is right in every way and at every level, the untouched faces (`none`) first"
     s = scored(answers, answers[[f'p_{o}' for o in spec.labels]].to_numpy(), spec)
     clean = s[s.corruption=='none'].drop_duplicates('fn').set_index('fn')
     named = {**CORRUPTIONS, **{o.name:o for o in _listed(corruptions)}}
     def what(k, l): return named[k].what(l) if k in named else 'as they are' if k=='none' else f'{k}: {l:g}'
     rows = [dict(corruption=k, level=l, what=what(k, l), **_row(g, clean, level)) for (k,l),g in s.groupby(['corruption','level'], sort=False)]
-    res = pd.DataFrame(rows)
-    res.insert(res.columns.get_loc('high')+1, 'change', res.value-res.value[res.corruption=='none'].iloc[0])
-    return res
+    return pd.DataFrame(rows)
 
 # %% ../nbs/35_robust.ipynb #cf067b0b
 def robustness(
@@ -399,7 +398,7 @@ def robustness(
     ans = corrupted_answers(labeller, sample_faces(df, n, seed), corruptions, progress)
     return robustness_table(ans, labeller.spec, level, corruptions)
 
-# %% ../nbs/35_robust.ipynb #0ea0f94e
+# %% ../nbs/35_robust.ipynb #107301c8
 def worst(
     table:pd.DataFrame, # From `robustness`
     n:int=5,
@@ -413,7 +412,7 @@ def md_robustness(
 )->str:
     "`robustness` as markdown, in per cent"
     num = lambda v: f'{v*100:.1f}'
-    rows = [[r.what, f'{r.n:,}', pct(dict(value=r.value, low=r.low, high=r.high)), f'{r.change*100:+.1f}', num(r.flipped), num(r.unsure), num(r.neither), num(r.lost)]
+    rows = [[r.what, f'{r.n:,}', pct(dict(value=r.value, low=r.low, high=r.high)), f'{r.change*100:+.1f} ({r.change_low*100:+.1f} to {r.change_high*100:+.1f})', num(r.flipped), num(r.unsure), num(r.neither), num(r.lost)]
             for r in table.itertuples()]
     return md_table([['%','faces','balanced accuracy','change','flipped','unsure','neither','face lost'], *rows])
 
@@ -456,14 +455,19 @@ def _moved(crops, name):
     d = max(round(crops.shape[1]*float(name.split()[1])/100), 1)
     return [shift(crops, *o) for o in ((d,0),(-d,0),(0,d),(0,-d))]
 
-# %% ../nbs/35_robust.ipynb #19b87ff6
+# %% ../nbs/35_robust.ipynb #49c81be0
 def _flip_counts(labeller, crops, name):
-    "Of the variants of some crops: is the larger label another, is the decision, how far did the probabilities move"
+    "Of each crop, over its variants: how often is the larger label another, how often the decision, how far did the probabilities move"
     from gender_classifier.inference import decide_many
     spec,p = labeller.spec,labeller.probs(crops)
     def dec(q): return decide_many(q, spec.labels, spec.thresholds, spec.neither_below)
     qs = [labeller.probs(np.ascontiguousarray(o)) for o in _moved(crops, name)]
-    return [np.concatenate(o) for o in zip(*((q.argmax(1)!=p.argmax(1), dec(q)!=dec(p), abs(q-p).mean(1)) for q in qs))]
+    return [np.mean(o, axis=0) for o in zip(*((q.argmax(1)!=p.argmax(1), dec(q)!=dec(p), abs(q-p).mean(1)) for q in qs))]
+
+def _share(f):
+    "The mean of shares, one a crop, with Wilson's interval of as many trials as there are crops"
+    v,(lo,hi) = float(f.mean()),wilson(round(f.sum()), len(f))
+    return dict(n=len(f), value=v, low=min(lo, v), high=max(hi, v))
 
 def flips(
     labeller, # `inference.Labeller`
@@ -472,7 +476,7 @@ def flips(
     bs:int=64, # Crops at a time
     progress:bool=True, # Show a progress bar
 )->pd.DataFrame: # One row for the mirror and one for each shift: n, value, low, high (share whose larger label changes), decision, moved
-    "How often an answer changes under mirror and shift; `decision` counts changed decisions, `moved` is the mean change of a probability"
+    "How often an answer changes under mirror and shift, the mean over four sides; `decision` counts changed decisions, `moved` is the mean change of a probability"
     from tqdm.auto import tqdm
     crops,names = np.asarray(crops),['mirror', *(f'shift {o:g} %' for o in shifts)]
     if not len(crops): raise ValueError('there are no crops to look at')
@@ -480,4 +484,4 @@ def flips(
     got = {k:[] for k in names}
     for k,i in tqdm(todo, unit=' batches', leave=False, disable=not progress): got[k].append(_flip_counts(labeller, crops[i:i+bs], k))
     rows = {k:[np.concatenate(o) for o in zip(*v)] for k,v in got.items()}
-    return pd.DataFrame({k:dict(rate(f), decision=d.mean(), moved=m.mean()) for k,(f,d,m) in rows.items()}).T.astype({'n':int})
+    return pd.DataFrame({k:dict(_share(f), decision=d.mean(), moved=m.mean()) for k,(f,d,m) in rows.items()}).T.astype({'n':int})
