@@ -20,8 +20,8 @@ from gender_classifier.calibrate import calibrate_model, halves
 from gender_classifier.core import LABELS, with_big_pages
 from gender_classifier.crops import load_crops
 from gender_classifier.evalcli import disturbed
-from gender_classifier.evalreport import card_figures, card_head
-from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct, rate
+from gender_classifier.evalreport import _DECIDED as DECIDED, card_figures, card_head
+from gender_classifier.evaluate import balanced, evaluate_model, md_table, metrics_table, older, pct, rate
 from gender_classifier.export import export_learner, read_json, update_spec, write_card
 from gender_classifier.inference import Labeller
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
@@ -116,23 +116,27 @@ def figures(ev, test=None, error=None, robust=None, flips=None):
     text = f'''Pictures without a face that are "neither": {pct(rate(no.decision=='neither'), 2)} % of {len(no):,}. Faces called "neither": {pct(rate(face.decision=='neither'), 2)} % of {len(face):,}. Faces left "unsure": {pct(rate(face.decision=='unsure'), 2)} %.
 
 In the table the label with the larger probability is the answer; faces under ten years are left out unless said; intervals are 95 %. No held-out picture was trained on. The length of training was chosen with an eye on these figures, so expect a little less elsewhere.'''
-    if test is not None: text += f' Temperature and thresholds were chosen on half of the held-out pictures; what depends on them, here and below, was measured on the other {len(t):,}.'
+    if test is not None: text += f' Temperature and thresholds were chosen on half of the held-out pictures; what depends on them was measured on the other half (only the column "unsure" of the groups is of all), {len(t):,}.'
     return md_table(rows)+'\n\n'+text+'\n\n'+card_figures(ev, test, error, robust, flips)
 
 
 def measured(root, out, n_robust=0):
-    "The evaluation of a model on its held-out pictures, and the card's text of its figures"
+    "The evaluation of a model on its held-out pictures, the card's text of its figures, and the main ones for its JSON"
     df = held_out(root, out)
     ev,spec = evaluate_model(out, df, min_age=10),read_json(out)
     fit = ev.df.fn.isin(df.fn[in_calibration(root, out, df)]) if spec.get('calibration') else None
     test = None if fit is None else ~fit
     robust,flip = disturbed(Labeller(f'{out}.onnx'), older(ev.df if test is None else ev.df[test], 10)[COLUMNS], n_robust) if n_robust else (None,None)
-    return ev,figures(ev, test, (spec.get('calibration') or {}).get('error'), robust, flip)
+    main = ev.metrics()
+    if test is not None: main.loc[DECIDED] = metrics_table(older(ev.df[test], 10)).loc[DECIDED] # thresholds change these
+    valid = {k: {c: round(float(r[c]), 4) for c in ('value','low','high')} for k,r in main.iterrows()}
+    return ev,figures(ev, test, (spec.get('calibration') or {}).get('error'), robust, flip),valid
 
 
 def card(root, out, n_robust=0):
     "Write the card of the model `out`; every figure in it is measured"
-    spec,(ev,text) = read_json(out),measured(root, out, n_robust)
+    spec,(ev,text,valid) = read_json(out),measured(root, out, n_robust)
+    spec = update_spec(out, training={**spec['training'], 'valid': valid})
     n = spec['training']['pictures']
     facts = dict(head=card_head(spec, ev, TITLES, license_name='non-commercial-research'), command=spec['training']['command'], figures=text, limits=LIMITS,
         summary='A resnet18 that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
@@ -152,9 +156,6 @@ def finish(learn, df, root, out, command):
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     calibrated(root, out, df[df.valid])
-    ev = evaluate_model(out, df[df.valid], min_age=10)
-    valid = {k: {c: round(float(r[c]), 4) for c in ('value','low','high')} for k,r in ev.metrics().iterrows()}
-    update_spec(out, training={**spec['training'], 'valid': valid})
     card(root, out)
 
 
