@@ -9,6 +9,7 @@ from gender_classifier.export import blank_dls, export_learner
 from gender_classifier.inference import Labeller, default_model
 from gender_classifier.look import *
 from gender_classifier.look import _geometry
+from gender_classifier.sanity import *
 from gender_classifier.synth import synth_face
 from torch import nn
 from torchvision import models
