@@ -49,12 +49,17 @@ def _occlusion(labeller, crop, i):
     z = _logit(labeller.probs(np.concatenate([crop[None], crops]))[:,i])
     return (z[0]-z[1:]).reshape(len(centres), -1),centres
 
+def _places(n, size):
+    "Centres of the places of a net's last map, in shares of `size` pixels: layers of odd kernels that halve the side start at its edge, not half a step in"
+    step = 2**round(np.log2(size/n))
+    return (np.arange(n)*step+.5)/size if n>1 else np.array([.5])
+
 def _cam(labeller, crop, i):
     "Class activation map of output `i` and its places; None where the model has none"
     maps = labeller.maps(crop[None]) if hasattr(labeller, 'maps') else None
     if maps is None: return None
     grid = np.asarray(maps[0,i], np.float64)
-    return grid,(np.arange(len(grid))+.5)/len(grid)
+    return grid,_places(len(grid), len(crop))
 
 # %% ../nbs/06_why.ipynb #dbead87a
 def _top(pred): return pred.decision if pred.decision in pred.probs else max(pred.probs, key=pred.probs.get)
