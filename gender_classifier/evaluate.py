@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['AGE_EDGES', 'SIDES', 'SHARPNESS', 'FEATURES', 'wilson', 'rate', 'balanced', 'macro_f1', 'auc', 'age_band',
            'check_labels', 'scored', 'target_labels', 'metrics_table', 'check_scored', 'label_metrics', 'reliability',
-           'ece', 'plot_reliability', 'risk_coverage', 'plot_risk_coverage', 'choose_neither', 'choose_thresholds',
-           'pct', 'md_table', 'md_metrics', 'labeller_probs', 'with_bands', 'Evaluation', 'older', 'evaluate_scores',
-           'to_md', 'evaluate_model', 'history', 'plot_curves']
+           'ece', 'plot_reliability', 'risk_coverage', 'plot_risk_coverage', 'choose_neither', 'pct', 'md_table',
+           'md_metrics', 'labeller_probs', 'with_bands', 'Evaluation', 'older', 'evaluate_scores', 'to_md',
+           'evaluate_model', 'history', 'plot_curves']
 
 # %% ../nbs/30_evaluate.ipynb #3cb30508
 from dataclasses import dataclass
@@ -55,16 +55,11 @@ def balanced(
     ok, # Booleans, one a picture: was it right?
     classes, # Its true class
     level:float=.95, # Confidence
-    n_boot:int=2000, # Repeats of the bootstrap
-    seed:int=42,
 )->dict: # value, low, high, n
-    "Balanced accuracy with a stratified bootstrap's interval; where a class has no error to draw, from Wilson's intervals"
+    "Balanced accuracy, with an interval from those of each class (Zou and Donner 2008)"
     n,r = _recalls(ok, classes)
     if not len(n): return dict(value=np.nan, low=np.nan, high=np.nan, n=0)
-    if ((r==0)|(r==1)).any(): lo,hi = _mover(n, r, level)
-    else:
-        draws = (np.random.default_rng(seed).binomial(n, r, (n_boot,len(n)))/n).mean(1)
-        lo,hi = np.quantile(draws, [(1-level)/2, (1+level)/2])
+    lo,hi = _mover(n, r, level)
     return dict(value=float(r.mean()), low=float(lo), high=float(hi), n=int(n.sum()))
 
 # %% ../nbs/30_evaluate.ipynb #53f4c8d2
@@ -278,21 +273,6 @@ def choose_neither(
     best = np.flatnonzero(wrong<=wrong.min()+1e-9)
     return round(float(ts[best[len(best)//2]]), 2)
 
-# %% ../nbs/30_evaluate.ipynb #3c8a3a1a
-def choose_thresholds(
-    df:pd.DataFrame, # From `scored`: validation pictures, not those on which figures are reported
-    max_risk:float=.02, # Most errors wanted among decided faces
-    min_coverage:float=.9, # Least share of faces to be decided
-)->dict: # thresholds {label: number}, neither_below, and the risk and coverage that they gave
-    "The lowest threshold that keeps `max_risk`, or if none does the one of least risk, among those that decide `min_coverage` of the faces"
-    rc = risk_coverage(df, np.arange(.5,.991,.01), neither_below=.02)
-    rc = rc[rc.coverage>=min_coverage] if (rc.coverage>=min_coverage).any() else rc.iloc[:1]
-    good = rc[rc.risk<=max_risk]
-    r = good.iloc[0] if len(good) else rc.loc[rc.risk.idxmin()]
-    t,labels = round(float(r.threshold),2),[o[2:] for o in _p_cols(df)]
-    neither = choose_neither(df, t) if (df.labels=='').any() else min(.3, t)
-    return dict(thresholds={o:t for o in labels}, neither_below=neither, risk=float(r.risk), coverage=float(r.coverage))
-
 # %% ../nbs/30_evaluate.ipynb #938ff1c2
 def pct(
     r, # value, low, high
@@ -364,10 +344,12 @@ class Evaluation:
     spec:object # Labels and thresholds
     groups:dict # {feature: `fairness.GroupMetrics`}
     skipped:pd.DataFrame # fn, reason
-    min_age:float=0 # Faces known to be younger are left out of `metrics` and `groups` but not of those by age
-    def metrics(self)->pd.DataFrame: return metrics_table(older(self.df, self.min_age))
-    def reliability(self)->dict: return {o:reliability(self.df[f'p_{o}'], self.df.labels==o) for o in _spec(self.spec,'labels',None)}
-    def risk_coverage(self)->pd.DataFrame: return risk_coverage(self.df, neither_below=_spec(self.spec,'neither_below',.3))
+    min_age:float=0 # Faces known to be younger are left out of all figures but those by age
+    @property
+    def shown(self)->pd.DataFrame: return older(self.df, self.min_age)
+    def metrics(self)->pd.DataFrame: return metrics_table(self.shown)
+    def reliability(self)->dict: return {o:reliability(self.shown[f'p_{o}'], self.shown.labels==o) for o in _spec(self.spec,'labels',None)}
+    def risk_coverage(self)->pd.DataFrame: return risk_coverage(self.shown, neither_below=_spec(self.spec,'neither_below',.3))
 
 def older(df, min_age):
     "The rows of `df` without the faces that are known to be younger than `min_age`"
@@ -378,11 +360,11 @@ FEATURES = ['source','sex','age_band','race','sex x race','size_band','face_band
 
 def _cross(o): return o.split(' x ') if isinstance(o, str) else list(o)
 
-def _tells(df, cols, wanted):
-    "Are `cols` known of faces, and are there two groups at least, unless they are `wanted`?"
+def _tells(df, cols):
+    "Are `cols` known of faces, and are there two groups at least?"
     if not set(cols)<=set(df): return False
     f = df.loc[df.labels!='', cols].astype(str).replace(['nan','<NA>'], '')
-    return f[(f!='').all(axis=1)].drop_duplicates().shape[0]>=(1 if wanted else 2)
+    return f[(f!='').all(axis=1)].drop_duplicates().shape[0]>1
 
 def evaluate_scores(
     df:pd.DataFrame, # From `scored`
@@ -395,8 +377,9 @@ def evaluate_scores(
     "Gather all figures of the answers in `df`; raises `ValueError` where there is nothing to compare"
     from gender_classifier.fairness import by_group
     check_scored(older(df, min_age))
-    feats = [o for o in ifnone(sensitive_features, FEATURES) if _tells(df, _cross(o), sensitive_features)]
-    groups = {' x '.join(_cross(o)):by_group(df if o=='age_band' else older(df, min_age), _cross(o)) for o in feats}
+    rows = lambda o: df if o=='age_band' else older(df, min_age)
+    feats = ifnone(sensitive_features, [o for o in FEATURES if _tells(rows(o), _cross(o))]) # one that is asked for and not there is an error
+    groups = {' x '.join(_cross(o)):by_group(rows(o), _cross(o)) for o in feats}
     return Evaluation(name, df, spec, groups, ifnone(skipped, pd.DataFrame(columns=['fn','reason'])), min_age)
 
 # %% ../nbs/30_evaluate.ipynb #58353584
@@ -410,7 +393,7 @@ def to_md(
     res = [f'{h} All pictures{young}', md_metrics(ev.metrics())]
     for k,gm in ev.groups.items(): res += [f"{h} By {k.replace('_',' ')}{'' if k=='age_band' else young}", md_groups(gm)]
     cal = ', '.join(f'{k} {ece(r):.3f}' for k,r in ev.reliability().items())
-    res += [f'{h} Calibration', f'Expected calibration error: {cal}.']
+    res += [f'{h} Calibration{young}', f'Expected calibration error: {cal}.']
     if any(g.by_group.small.any() for g in ev.groups.values()): res.append('† fewer than 30 faces: too few to judge.')
     if len(ev.skipped): res.append(f'{len(ev.skipped)} pictures could not be read and are left out.')
     return '\n\n'.join(res)+'\n'

@@ -5,30 +5,31 @@
 # %% auto #0
 __all__ = ['GroupMetrics', 'group_name', 'by_group', 'gaps', 'plot_groups', 'md_groups', 'md_gaps', 'leave_one_source_out']
 
-# %% ../nbs/33_fairness.ipynb #f19b925d
+# %% ../nbs/33_fairness.ipynb #7b136805
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from fairlearn.metrics import MetricFrame, count
 from fastcore.basics import listify, patch
-from scipy.stats import chi2_contingency
+from scipy.stats import MonteCarloMethod, chi2_contingency
+from scipy.stats.contingency import expected_freq
 from .core import LABELS
-from .evaluate import balanced, check_labels, md_table, pct, rate
+from .evaluate import balanced, check_labels, md_table, pct, rate, wilson
 
-# %% ../nbs/33_fairness.ipynb #0655cce4
-def _recall(o):
-    "The metric: what share of the true `o` is said to be `o`"
+# %% ../nbs/33_fairness.ipynb #de02bec1
+def _recall(o, least=1):
+    "The metric: what share of the true `o` is said to be `o`, nan where there are fewer than `least`"
     def recall(y_true, y_pred):
         t = np.asarray(y_true)==o
-        return float((np.asarray(y_pred)[t]==o).mean()) if t.any() else np.nan
+        return float((np.asarray(y_pred)[t]==o).mean()) if t.sum()>=least else np.nan
     return recall
 
 def _share(what):
     "The metric: what share has the decision `what`"
     return lambda y_true, y_pred, decision: float((np.asarray(decision)==what).mean())
 
-def _frame(f, cols):
+def _frame(f, cols, least=1):
     "Fairlearn's `MetricFrame` of the faces `f`"
-    rec = {f'recall {o}':_recall(o) for o in sorted(f.labels.unique())}
+    rec = {f'recall {o}':_recall(o, least) for o in sorted(f.labels.unique())}
     both = lambda t, p: float(np.mean([r(t, p) for r in rec.values()])) # nan where one is
     ms = {'n':count, 'accuracy':lambda t, p: float((np.asarray(t)==np.asarray(p)).mean()), **rec, 'balanced accuracy':both, 'unsure':_share('unsure'), 'called neither':_share('neither')}
     dec = dict(decision=f.decision)
@@ -53,7 +54,7 @@ def _figures(frame, f, cols, level):
 
 def _order(d): return ['n','accuracy','low','high',*(o for o in d if o.startswith('recall ')),'balanced accuracy','balanced low','balanced high','unsure','called neither']
 
-# %% ../nbs/33_fairness.ipynb #27ccc252
+# %% ../nbs/33_fairness.ipynb #cb825a94
 _NOT_RATES = ('n','small','low','high','balanced low','balanced high')
 _BAD = ('unsure','called neither') # the more, the worse
 
@@ -63,6 +64,7 @@ class GroupMetrics:
     overall:pd.Series
     by_group:pd.DataFrame # One row a group: n, the figures and their intervals, and whether it is `small`
     frame:MetricFrame # Of the groups that are large enough; None if there are fewer than two
+    large:pd.DataFrame # `by_group` of those; a recall of too few faces is nan
     table:pd.DataFrame # The right and wrong answers in those, for the test in `gap`
     @property
     def features(self): return list(self.by_group.index.names)
@@ -87,7 +89,7 @@ def group_name(
     "What a group is called"
     return ', '.join(map(str, o)) if isinstance(o, tuple) else str(o)
 
-# %% ../nbs/33_fairness.ipynb #8ee05fe2
+# %% ../nbs/33_fairness.ipynb #9aef6ca2
 def _known(df, cols):
     "The faces of which every one of `cols` is known; raises `ValueError`"
     missing = [o for o in cols if o not in df]
@@ -110,11 +112,10 @@ def by_group(
     all_ = pd.concat([frame.overall, pd.Series(_intervals(f, level))]).astype(float)
     big = f[f.groupby(cols, observed=True)['labels'].transform('size')>=min_n]
     table = pd.crosstab([big[o].astype(str) for o in cols], big.correct)
-    return GroupMetrics(all_[[o for o in _order(all_.index) if o in all_]], res, (frame if len(big)==len(f) else _frame(big, cols)) if len(table)>1 else None, table)
+    frame = _frame(big, cols, min_n) if len(table)>1 else None
+    return GroupMetrics(all_[[o for o in _order(all_.index) if o in all_]], res, frame, None if frame is None else _figures(frame, big, cols, level), table)
 
-# %% ../nbs/33_fairness.ipynb #d8ccf375
-_CI = {'accuracy':('low','high'), 'balanced accuracy':('balanced low','balanced high')}
-
+# %% ../nbs/33_fairness.ipynb #894db175
 @patch
 def worst(self:GroupMetrics,
     metric:str='accuracy', # A column of `by_group`
@@ -123,43 +124,46 @@ def worst(self:GroupMetrics,
     "The group that fares worst among those that are large enough; raises `ValueError` if there are not two of them"
     if not self.comparable: raise ValueError(self._why())
     if metric not in self.by_group or metric in _NOT_RATES: raise ValueError(f'{metric!r} is not measured here, but {[o for o in self.by_group if o not in _NOT_RATES]}')
-    d = self.by_group.loc[~self.by_group.small].dropna(subset=[metric])
+    d = self.large.dropna(subset=[metric]) if metric in self.large else self.large[:0]
+    if not len(d): raise ValueError(f'{" x ".join(self.features)}: no group has faces enough for its {metric}')
     up = (metric in _BAD)!=best
     i = int((d[metric].astype(float)*(1 if up else -1)).to_numpy().argmax())
     return d.iloc[i].rename(group_name(d.index[i]))
 
-# %% ../nbs/33_fairness.ipynb #7962be80
+# %% ../nbs/33_fairness.ipynb #72b68e96
+def _chance(t, seed=42):
+    "How often groups that do not differ give a table of right and wrong answers as uneven as `t`"
+    if t.shape[1]<2: return 1. # nobody was wrong, or nobody right
+    few = (expected_freq(t)<5).any()
+    return float(chi2_contingency(t, correction=False, method=MonteCarloMethod(n_resamples=1999, rng=np.random.default_rng(seed)) if few else None)[1])
+
 @patch
 def gap(self:GroupMetrics,
-    metric:str='accuracy', # 'accuracy', or 'balanced accuracy'
-)->dict: # worst, best (names), value, low, high (the difference), p (of accuracy, by chance)
-    "Between the best group and the worst; raises `ValueError` if there are not two that are large enough"
-    if metric not in _CI: raise ValueError(f'the gap is measured in {list(_CI)}, not in {metric!r}')
-    w,b,(lo,hi) = self.worst(metric),self.worst(metric, best=True),_CI[metric]
-    d = b[metric]-w[metric]
-    low,high = d-np.hypot(b[metric]-b[lo], w[hi]-w[metric]),d+np.hypot(b[hi]-b[metric], w[metric]-w[lo])
-    t = self.table.to_numpy()
-    p = chi2_contingency(t, correction=False)[1] if t.shape[1]>1 else 1.
-    return dict(worst=w.name, best=b.name, value=float(d), low=float(low), high=float(high), p=float(p))
+    level:float=.95, # Confidence that it holds for all pairs of groups
+)->dict: # worst, best (names), value, low, high (the difference of their accuracies), p (by chance)
+    "Accuracy between the best group and the worst; raises `ValueError` if there are not two that are large enough"
+    w,b,k = self.worst(),self.worst(best=True),len(self.large)
+    (_,w0,w1),(_,b0,b1) = ((o.accuracy,*wilson(round(o.accuracy*o.n), int(o.n), 1-(1-level)/(k*(k-1)/2))) for o in (w,b))
+    d = b.accuracy-w.accuracy
+    low,high = d-np.hypot(b.accuracy-b0, w1-w.accuracy),d+np.hypot(b1-b.accuracy, w.accuracy-w0)
+    return dict(worst=w.name, best=b.name, value=float(d), low=float(low), high=float(high), p=_chance(self.table.to_numpy()))
 
-# %% ../nbs/33_fairness.ipynb #ed2b06d1
+# %% ../nbs/33_fairness.ipynb #3f3de941
 def gaps(
     groups:dict, # {feature: `GroupMetrics`}, as `Evaluation.groups`
-    metric:str='accuracy', # 'accuracy', or 'balanced accuracy' where groups have faces of both sexes
 )->pd.DataFrame: # One row a feature: worst, n, accuracy of it, low, high, best, gap, gap low, gap high, ratio, p, small (names)
-    "The worst group of each feature and its distance from the best, largest distance first"
+    "The worst group of each feature and its distance from the best in accuracy, largest distance first"
     rows = {}
     for k,gm in groups.items():
         rows[k] = dict(groups=len(gm.by_group), small=', '.join(gm.small))
-        m = metric if metric in gm.by_group else 'accuracy'
         if not gm.comparable: continue
-        w,g,(lo,hi) = gm.worst(m),gm.gap(m),_CI[m]
-        rows[k].update(worst=w.name, n=w.n, value=w[m], low=w[lo], high=w[hi], best=g['best'], gap=g['value'], ratio=gm.ratio()[m], p=g['p'], **{'gap low':g['low'], 'gap high':g['high']})
+        w,g = gm.worst(),gm.gap()
+        rows[k].update(worst=w.name, n=w.n, value=w.accuracy, low=w.low, high=w.high, best=g['best'], gap=g['value'], ratio=gm.ratio()['accuracy'], p=g['p'], **{'gap low':g['low'], 'gap high':g['high']})
     cols = ['groups','worst','n','value','low','high','best','gap','gap low','gap high','ratio','p','small']
     res = pd.DataFrame.from_dict(rows, orient='index').reindex(columns=cols).rename_axis('feature')
     return res.sort_values('gap', ascending=False, na_position='last')
 
-# %% ../nbs/33_fairness.ipynb #682e4b58
+# %% ../nbs/33_fairness.ipynb #d87664cb
 def plot_groups(
     gm:GroupMetrics,
     ax=None, # matplotlib axes
@@ -176,7 +180,7 @@ def plot_groups(
     ax.set(yticks=range(len(d)), yticklabels=[f'{group_name(i)} ({n})' for i,n in zip(d.index, d.n)], xlabel='accuracy', title=title or ', '.join(gm.features))
     return ax
 
-# %% ../nbs/33_fairness.ipynb #6e6fd7e0
+# %% ../nbs/33_fairness.ipynb #e8fc0fcf
 def md_groups(
     gm:GroupMetrics,
 )->str:
@@ -190,7 +194,7 @@ def md_groups(
     rows = [row(k, r) for k,r in gm.by_group.iterrows()]
     return md_table([[', '.join(gm.features), 'faces', 'accuracy', 'balanced', *recs, 'unsure'], *rows, row('all', gm.overall)])
 
-# %% ../nbs/33_fairness.ipynb #7c970a93
+# %% ../nbs/33_fairness.ipynb #7a03151b
 def md_gaps(
     gs:pd.DataFrame, # From `gaps`
 )->str:
@@ -202,11 +206,16 @@ def md_gaps(
         return [k, r.worst, f'{int(r.n):,}', pct(r), r.best, pct(dict(value=r.gap, low=r['gap low'], high=r['gap high'])), p, r.small]
     return md_table([['feature','worst group','faces','accuracy','best group','difference','p by chance','too small to judge'], *(row(k, r) for k,r in gs.iterrows())])
 
-# %% ../nbs/33_fairness.ipynb #3b73bdc8
+# %% ../nbs/33_fairness.ipynb #41b1197f
+def _keys(df):
+    "What pictures that belong together share: their `group`, else their `person`, else each has its own"
+    own = pd.Series([f'row {i}' for i in range(len(df))], df.index)
+    if 'group' in df: return df.group.astype(str)
+    return own.where(df.person.isna()|(df.person==''), df.person.astype(str)) if 'person' in df else own
+
 def _split(df, share, seed):
-    "Rows for a random test part, people and copies together where `group` or `person` tells of them"
-    key = df['group'] if 'group' in df else df.person.where(df.person!='') if 'person' in df else None
-    key = pd.Series(np.arange(len(df)), df.index).astype(str) if key is None else key.astype('object').fillna(pd.Series([f'row {i}' for i in range(len(df))], df.index)).astype(str)
+    "Rows for a random test part, people and copies together"
+    key = _keys(df)
     ks = np.random.default_rng(seed).permutation(key.unique())
     return key.isin(set(ks[:round(share*len(ks))])).to_numpy()
 
@@ -217,7 +226,7 @@ def _right(df, predict, labels):
     if np.isnan(p).any(): raise ValueError(f'the predictor gave no number for {int(np.isnan(p).any(1).sum())} of {len(df)} pictures')
     return np.array(labels, object)[p.argmax(1)]==df.labels.to_numpy()
 
-# %% ../nbs/33_fairness.ipynb #99e3b2e6
+# %% ../nbs/33_fairness.ipynb #24d6ce7b
 def _source_row(f, ok, trained_on, level):
     "The figures of the faces `f` of a source"
     return dict(trained_on=trained_on, **balanced(ok, f.labels, level), **{f'recall {o}':float(ok[(f.labels==o).to_numpy()].mean()) for o in sorted(f.labels.unique())})
@@ -230,29 +239,33 @@ def leave_one_source_out(
     share:float=.2, # Of everything, kept for the ordinary figure
     seed:int=42, # Of what is kept
     level:float=.95, # Confidence
-)->pd.DataFrame: # One row a source: trained_on, n, value, low, high (balanced accuracy), recalls, at_home, drop; last their mean
-    "Balanced accuracy on each source by a model that never saw it, beside that on a random part of all; pictures of neither are always trained on"
+)->pd.DataFrame: # One row a source: trained_on, n, value, low, high (balanced accuracy), recalls, home and home_n home_low home_high, drop and drop_low drop_high; last their mean
+    "Balanced accuracy on each source by a model that never saw it nor its people, beside that on a random part of all; pictures of neither are always trained on"
     check_labels(df, list(labels))
     if 'source' not in df: raise ValueError('there is no column "source" that says where each picture comes from')
+    df = df.reset_index(drop=True)
     face = df.labels!=''
     n = df[face].groupby('source').labels.agg(['size','nunique'])
     srcs = list(n.index[(n['size']>=min_n)&(n['nunique']>1)])
     if len(srcs)<2: raise ValueError(f'leaving a source out needs two with {min_n} faces or more, of both labels; there are '+(', '.join(f'{k} ({v} faces)' for k,v in n['size'].items()) or 'none'))
-    rows = {}
+    rows,key = {},_keys(df)
     for o in srcs:
-        out,f = face&(df.source==o),df[face&(df.source==o)]
-        rows[o] = _source_row(f, _right(f, fit(df[~out]), labels), int((~out).sum()), level)
-    return _with_home(rows, df, fit, labels, share, seed)
+        f = df[face&(df.source==o)]
+        rest = df[~key.isin(set(key[f.index]))] # without its people and copies in other sources
+        rows[o] = _source_row(f, _right(f, fit(rest), labels), len(rest), level)
+    return _with_home(rows, df, fit, labels, share, seed, level)
 
-def _with_home(rows, df, fit, labels, share, seed):
+def _with_home(rows, df, fit, labels, share, seed, level):
     "Add what a model says of a random part of all, which it is at home with"
     test = _split(df, share, seed)
     f = df[test&(df.labels!='').to_numpy()]
     ok = pd.Series(_right(f, fit(df[~test]), labels), f.index)
     for o,r in rows.items():
         g = f[f.source==o]
-        r['at_home'] = balanced(ok[g.index], g.labels)['value'] if g.labels.nunique()>1 else np.nan
-        r['drop'] = r['at_home']-r['value']
+        h = balanced(ok[g.index], g.labels, level) if g.labels.nunique()>1 else dict(value=np.nan, low=np.nan, high=np.nan, n=len(g))
+        d = h['value']-r['value']
+        r.update(home=h['value'], home_n=h['n'], home_low=h['low'], home_high=h['high'], drop=d,
+            drop_low=d-np.hypot(h['value']-h['low'], r['high']-r['value']), drop_high=d+np.hypot(h['high']-h['value'], r['value']-r['low']))
     res = pd.DataFrame.from_dict(rows, orient='index').rename_axis('source')
-    res.loc['mean'] = res[['value','at_home','drop',*(o for o in res if o.startswith('recall '))]].mean()
+    res.loc['mean'] = res[['value','home','drop',*(o for o in res if o.startswith('recall '))]].mean()
     return res

@@ -51,14 +51,15 @@ def no_face(
     if 'n_faces' in df: rows['the detector found a face'] = rate(no.n_faces>0, level)
     return pd.DataFrame(rows).T.astype({'n':int})
 
-# %% ../nbs/33_mistakes.ipynb #83e17b6d
+# %% ../nbs/33_mistakes.ipynb #7ea5aece
 def top_mistakes(
     df:pd.DataFrame, # From `evaluate.scored`
     n:int=20, # At most so many
-)->pd.DataFrame: # Rows of `df`, most confident first, with `said` (the label) and `confidence` (its probability)
+)->pd.DataFrame: # Rows of `df`, most confident first, with `said` (the decision) and `confidence` (its probability; of "neither", that of no label)
     "The mistakes the model is surest of"
-    d = df[~df.correct]
-    d = d.assign(said=d.larger, confidence=d[[o for o in df.columns if o.startswith('p_')]].max(axis=1).astype(float))
+    d = df[~df.decided_correct&(df.decision!='unsure')]
+    p = d[[o for o in df.columns if o.startswith('p_')]].max(axis=1).astype(float)
+    d = d.assign(said=d.decision, confidence=p.where(d.decision!='neither', 1-p))
     return d.sort_values('confidence', ascending=False, kind='stable').head(n)
 
 # %% ../nbs/33_mistakes.ipynb #bbc488b5
