@@ -296,7 +296,7 @@ def best(
     ok = t.f1>=MARKS['f1'] if (t.f1>=MARKS['f1']).any() else t.f1>=0
     return pd.DataFrame({o: t[o]==t[o].max() for o in GAINS}|{o: ok&(t[o]==t[o][ok].min()) for o in COSTS})
 
-# %% ../nbs/37_study.ipynb #abed5ec3
+# %% ../nbs/37_study.ipynb #581ffa1f
 _HEAD = dict(accuracy='accuracy, %', f1='F1', train_seconds='training, s', cpu_seconds='processor, s', infer_ms='a picture, ms', converged='epochs to converge',
     parameters='parameters, M', size_mb='size, MB', memory_mb='memory, MB')
 
@@ -304,8 +304,9 @@ def _cell(r, k):
     "A figure as one writes it"
     v = r[k]
     if pd.isna(v): return '–'
-    if k=='accuracy': return f'{v*100:.1f} ± {r.accuracy_spread*100:.1f}'
-    if k=='f1': return f'{v:.3f} ± {r.f1_spread:.3f}'
+    if k in GAINS:
+        scale,d = (100,1) if k=='accuracy' else (1,3)
+        return f'{v*scale:.{d}f}'+(f' ± {r[k+"_spread"]*scale:.{d}f}' if r.runs>1 else '')
     if k=='parameters': return f'{v/1e6:.2f}'
     return f'{v:.1f}' if k in ('infer_ms','size_mb','converged') else f'{v:,.0f}'
 
@@ -368,11 +369,11 @@ def plot_study(
     plt.close(fig)
     return fig
 
-# %% ../nbs/37_study.ipynb #630eed97
-HOW = """Every run is a process of its own with {threads} thread{s} on {machine} (PyTorch {torch}), in bf16 where the processor gains from it. All were trained,
-validated and tested on the same pictures, as many women as men, divided 70 : 15 : 15, near-copies on one side. The spread (±, half the distance from the
-lowest to the highest) is that of {seeds} seeds. One test picture is {one:.1f} points: with {n} of them an accuracy of {acc:.1f} % has a 95 % interval of {lo:.1f} to {hi:.1f} %, so
-rows nearer to each other than this are not told apart by this test.
+# %% ../nbs/37_study.ipynb #86acd6da
+HOW = """Every run is a process of its own with {threads} thread{s} on {machine} (PyTorch {torch}), in bf16 where the processor gains from it. Other work
+on the same machine makes times longer. All were trained, validated and tested on the same pictures, as many women as men, divided 70 : 15 : 15, near-copies
+on one side. The spread (±, half the distance from the lowest to the highest) is that of {seeds} seeds. One test picture is {one:.1f} points: with {n} of them
+an accuracy of {acc:.1f} % has a 95 % interval of {lo:.1f} to {hi:.1f} %, so rows nearer to each other than this are not told apart by this test.
 
 * accuracy and F1 (mean of both labels): on the test pictures, after the last epoch; nothing was chosen by them
 * training: seconds of the batches of training; reading, validation and saving are left out. Processor: the same in processor seconds
@@ -387,7 +388,7 @@ WEIGHTS = {'': 'Nets start from random weights, where nothing else is said.',
 among others. The test is drawn from the part that they never saw, but their validation figures, and with them the epochs to converge, are flattered.""",
     'imagenet': 'Those with `imagenet` in their name start from weights for ImageNet.'}
 NO_IMAGENET = """What ImageNet weights change was not measured: they could not be fetched where these runs were made. Where they can be had, a configuration
-with `"weights": "imagenet"` measures it. Elsewhere nets that start from them needed fewer epochs and pictures than those that start from nothing."""
+with `"weights": "imagenet"` measures it. By He, Girshick and Dollár (2019) they chiefly shorten training, and raise accuracy where pictures are few."""
 
 # %% ../nbs/37_study.ipynb #380f0ef5
 def md_report(
