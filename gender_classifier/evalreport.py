@@ -434,7 +434,7 @@ def _of_all(ev, young):
     yield f'All pictures{young}',md_metrics(m[~m.index.isin(_DECIDED)&(m.n>0)])
     yield f'Each label, by the larger probability{young}',md_table([['%','with 95 % interval','pictures'], *([f'{a}: {b}', pct(r), f'{int(r.n):,}'] for (a,b),r in lm.iterrows())])
     yield f'Worst groups{young}',md_gaps(gaps(ev.groups))+'\n\nBelow, † marks groups of fewer than 30 faces: too few to judge.'
-    for k,gm in ev.groups.items(): yield f"By {_title(k)}{'' if k=='age_band' else young}",md_groups(gm)
+    for k,gm in ev.groups.items(): yield f"By {_title(k)}{'' if k=='age_band' else young}",md_groups(gm, unsure=False)
 
 def _of_decisions(ev, test, error):
     "Tables of what thresholds change"

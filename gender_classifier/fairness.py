@@ -183,6 +183,7 @@ def plot_groups(
 # %% ../nbs/33_fairness.ipynb #e8fc0fcf
 def md_groups(
     gm:GroupMetrics,
+    unsure:bool=True, # With the share left unsure, which thresholds decide?
 )->str:
     "The groups as markdown, in per cent; † marks a small one"
     recs = [o for o in gm.by_group.columns if o.startswith('recall ')]
@@ -190,9 +191,9 @@ def md_groups(
     def row(k, r):
         b = pct(dict(value=r['balanced accuracy'], low=r['balanced low'], high=r['balanced high'])) if 'balanced accuracy' in r else '–'
         return [f"{group_name(k)}{' †' if r.get('small', False) else ''}", f'{int(r.n):,}', pct(dict(value=r.accuracy, low=r.low, high=r.high)), b,
-            *(num(r.get(o, np.nan)) for o in recs), num(r.unsure)]
+            *(num(r.get(o, np.nan)) for o in recs), *([num(r.unsure)] if unsure else [])]
     rows = [row(k, r) for k,r in gm.by_group.iterrows()]
-    return md_table([[', '.join(gm.features), 'faces', 'accuracy', 'balanced', *recs, 'unsure'], *rows, row('all', gm.overall)])
+    return md_table([[', '.join(gm.features), 'faces', 'accuracy', 'balanced', *recs, *(['unsure'] if unsure else [])], *rows, row('all', gm.overall)])
 
 # %% ../nbs/33_fairness.ipynb #7a03151b
 def md_gaps(
