@@ -4,7 +4,8 @@
 
 Each try goes on from the model in models/ for one epoch of as many rows, and is measured on the held-out pictures (faces of 10 years and
 up, groups of sex x age band, or sex x source where the age is unknown). FACES is as for `tools/train_default.py`. Finished tries lie in
-`--runs` and are not repeated; `--table` prints what is there: points more than by going on as it was, with 95 % intervals over the pictures. Two cores need about two minutes a try, one needs about four.
+`--runs` and are not repeated; `--table` prints what is there: points more than by going on as it was with the same seed (for that, more
+than the model they start from), with 95 % intervals over the pictures, not over seeds. Two cores need about two minutes a try, one needs about four.
 """
 import argparse, json, pickle, platform, time
 from pathlib import Path
@@ -90,14 +91,15 @@ def table(res, df):
     "What each try changed beside going on as it was, as markdown"
     df = df[df.valid].reset_index(drop=True)
     groups,labels = group_names(df),df.labels.to_numpy()
-    bits = {k:[right(o, len(df)) for o in res if o['name']==k] for k in {o['name'] for o in res}}
+    bits = {k:{o['seed']:right(o, len(df)) for o in res if o['name']==k} for k in {o['name'] for o in res}}
     face = ((df.labels!='')&~(df.age<10)).to_numpy()
     acc = pd.Series(bits['shipped'][0][face]).groupby(groups[face]).agg(['mean','size'])
     worst = list(acc[acc['size']>=30].sort_values('mean').index[:3]) # of the model they start from, so that they are not picked after looking
     rows = [['what was changed', 'seeds', 'all, balanced', *(f'{o} ({acc["size"][o]})' for o in worst), 'gap, best to worst', 'no face, neither']]
     for k in ['shipped', *TRIES]:
         if k not in bits: continue
-        b,ref = bits[k],bits.get('as it was') if k not in ('shipped','as it was') else bits['shipped']*len(bits[k])
+        plain = bits.get('as it was', {}) if k!='as it was' else {}
+        b,ref = list(bits[k].values()),[plain.get(s, bits['shipped'][0]) for s in bits[k]]
         cols = [(face,labels), *((face&(groups==o),None) for o in worst)]
         level = lambda s,c: np.mean([pd.Series(o[s]).groupby(labels[s]).mean().mean() for o in b])*100
         by = [pd.Series(o[face]).groupby(groups[face]).mean()[acc[acc['size']>=30].index] for o in b]
