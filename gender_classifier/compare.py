@@ -12,14 +12,12 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import ifnone, listify, patch
 from scipy.stats import binomtest, false_discovery_control, norm
+from .evaluate import ANSWERS, check_scored
 
 # %% ../nbs/38_compare.ipynb #46febf41
-_ANSWERS = ['correct','decided_correct','decision','larger']
-
 def _usable(df, which):
     "Refuse a table that cannot be matched with another"
-    missing = [o for o in ('fn','labels',*_ANSWERS) if o not in df]
-    if missing: raise ValueError(f'the {which} table has no column {", ".join(missing)}: make it with `scored`')
+    check_scored(df, least=0, cols=['fn','labels',*ANSWERS], which=f'the {which} table')
     if not len(df): raise ValueError(f'the {which} table is empty: there is nothing to compare')
     if df.fn.duplicated().any(): raise ValueError(f'{df.fn[df.fn.duplicated()].iloc[0]} is twice in the {which} table: keep one of it')
 
@@ -41,7 +39,7 @@ def match_tables(
     a = a.reset_index(drop=True)
     bad = (a.labels!=b.labels)
     if bad.any(): raise ValueError(f'the tables do not agree what {bad.sum():,} of the pictures show, such as {a.fn[bad].iloc[0]}: compare on one truth')
-    cols = [*_ANSWERS, *(o for o in b if o.startswith('p_'))]
+    cols = [*ANSWERS, *(o for o in b if o.startswith('p_'))]
     return a.assign(**{f'{o}_b':b[o] for o in cols})
 
 # %% ../nbs/38_compare.ipynb #84ca9bc7
@@ -95,13 +93,13 @@ def _hold(m, what):
 def difference_table(
     m:pd.DataFrame, # From `match_tables`
     level:float=.95, # Confidence
-)->pd.DataFrame: # One row a figure: a, b, value (`b` less `a`), low, high, n, p (McNemar)
+)->pd.DataFrame: # One row a figure: a, b, value (`b` less `a`), low, high, n, p (McNemar; missing of what is balanced)
     "What both models reach, the difference with its interval, and how likely so large a one is by chance"
     rows = {}
     for name,rows_of,what,by_class in _figures(m):
         d = m[rows_of]
         a,b = _hold(d, what)
-        rows[name] = {**paired_difference(a, b, d.labels if by_class else None, level), 'p':mcnemar(a, b)['p']}
+        rows[name] = {**paired_difference(a, b, d.labels if by_class else None, level), 'p':np.nan if by_class else mcnemar(a, b)['p']}
     return pd.DataFrame(rows).T.astype({'n':int})
 
 # %% ../nbs/38_compare.ipynb #6163a34d
@@ -131,21 +129,31 @@ class Comparison:
     mcnemar:dict # Of the faces
 
     def better(self, alpha:float=.05)->str:
-        "The name of the model that is right more often on faces, '' if that may be chance"
+        "The name of the model that is right more often on faces, balanced over labels as well; '' if that may be chance"
         if self.mcnemar['p']>=alpha: return ''
-        return self.names[self.mcnemar['only_b']>self.mcnemar['only_a']]
+        more = self.mcnemar['only_b']-self.mcnemar['only_a']
+        return self.names[more>0] if more*self.figures.value.iloc[0]>0 else ''
 
 # %% ../nbs/38_compare.ipynb #7e6dabbd
 def _p_text(p): return 'p < 0.001' if p<.001 else f'p = {p:.2g}'
+
+def _head(c, alpha=.05):
+    "Who is better, if all faces together and the balanced figure agree"
+    r,m,what = c.figures.iloc[0],c.mcnemar,'faces' if c.figures.index[0]=='balanced accuracy' else 'pictures'
+    if c.better(alpha): return f'{c.better(alpha)} is better'
+    if m['p']<alpha: return f"{c.names[m['only_b']>m['only_a']]} is right more often on all {what} together, but {'less often' if r.value else 'not'} balanced over labels"
+    if r.low>0 or r.high<0: return f'{c.names[int(r.value>0)]} is right more often balanced over labels, but on all {what} together the difference may be chance'
+    return f'No difference between {c.names[0]} and {c.names[1]} that could not be chance'
 
 @patch
 def verdict(self:Comparison)->str:
     "What a person should remember"
     r,c,(a,b) = self.figures.iloc[0],self.mcnemar,self.names
+    n = sum(c[o] for o in ('both','only_a','only_b','neither'))
     by = f'{self.figures.index[0]} {r.a*100:.1f} and {r.b*100:.1f} %, difference {r.value*100:+.1f} points ({r.low*100:+.1f} to {r.high*100:+.1f})'
-    alone = f'{a} alone is right about {c["only_a"]:,} pictures, {b} alone about {c["only_b"]:,} (McNemar {_p_text(c["p"])})'
-    head = f'{self.better()} is better' if self.better() else f'No difference between {a} and {b} that could not be chance'
-    return f'{head}: {by}; {alone}.'
+    pct = [f'{(c["both"]+c[o])/n*100:.1f}' for o in ('only_a','only_b')]
+    alone = f'of all {n:,} together {pct[0]} and {pct[1]} % right, {c["only_a"]:,} by {a} alone, {c["only_b"]:,} by {b} alone (McNemar {_p_text(c["p"])})'
+    return f'{_head(self)}: {by}; {alone}.'
 
 @patch
 def __repr__(self:Comparison): return f'<Comparison on {len(self.df):,} pictures. {self.verdict()}>'
@@ -207,9 +215,11 @@ def plot(self:Comparison,
     return ax
 
 # %% ../nbs/38_compare.ipynb #a60ce0dd
+def _p_cell(p): return '–' if np.isnan(p) else f'{p:.3f}' if p>=.001 else '< 0.001'
+
 def _rate_row(name, r, p):
     pts = lambda v: f'{v*100:+.1f}'
-    return [name, f'{int(r.n):,}', f'{r.a*100:.1f}', f'{r.b*100:.1f}', f'{pts(r.value)} ({pts(r.low)} to {pts(r.high)})', f'{p:.3f}' if p>=.001 else '< 0.001']
+    return [name, f'{int(r.n):,}', f'{r.a*100:.1f}', f'{r.b*100:.1f}', f'{pts(r.value)} ({pts(r.low)} to {pts(r.high)})', _p_cell(p)]
 
 @patch
 def to_md(self:Comparison)->str:

@@ -378,11 +378,12 @@ def _disagree_html(c, which, n, size):
 
 # %% ../nbs/39_evalreport.ipynb #3641b866
 def _compare_rows(t, p):
+    from gender_classifier.compare import _p_cell
     for k,r in t.iterrows():
         sure = r.low>0 or r.high<0
         v = f'{100*r.value:+.1f}'
         name,both = _e(_group(k))+(' †' if r.get('small', False) else ''),[f'{100*o:.1f}' for o in (r.a,r.b)]
-        yield [name, f'{int(r.n):,}', *both, f'<b>{v}</b>' if sure else v, f'{100*r.low:+.1f} to {100*r.high:+.1f}', f'{r[p]:.3f}' if r[p]>=.001 else '&lt; 0.001']
+        yield [name, f'{int(r.n):,}', *both, f'<b>{v}</b>' if sure else v, f'{100*r.low:+.1f} to {100*r.high:+.1f}', _e(_p_cell(r[p]))]
 
 def comparison_report(
     c, # `Comparison`

@@ -220,6 +220,7 @@ def run_study(
     threads:int=1, # Of each run
     cache=None, # Folder of the cache of crops; the user's by default
     report=print, # Called with a line for each run
+    after=None, # Called at the end, also one by Ctrl-C, while no other process can write to `out`; not if nothing could be begun
 )->list: # Ids of the runs that failed
     "Do all runs that are not done yet; raises `ValueError`"
     runs = study_runs(configs, only)
@@ -231,8 +232,10 @@ def run_study(
         done = log.news()[1]
         _check_done(done, configs, facts['digest'], out)
         have = {(r['name'],r['seed']) for r in done}
-        for i,(c,seed) in enumerate(runs):
-            if (c['name'],seed) not in have: failed += _next(log, c, seed, out, threads, facts, f"{i+1} of {len(runs)}  {c['name']}, seed {seed}:", report)
+        try:
+            for i,(c,seed) in enumerate(runs):
+                if (c['name'],seed) not in have: failed += _next(log, c, seed, out, threads, facts, f"{i+1} of {len(runs)}  {c['name']}, seed {seed}:", report)
+        finally: after() if after else None
     return failed
 
 def _next(log, c, seed, out, threads, facts, head, report):
@@ -313,8 +316,8 @@ def _cell(r, k):
 def md_study(
     t:pd.DataFrame, # From `study_table`
 )->str:
-    "The table as markdown: the best of a column is bold, ✓ is behind what passes its mark"
-    ok,top = marked(t),best(t)
+    "The table as markdown: the best of a column, from three configurations on, is bold, ✓ is behind what passes its mark"
+    ok,top = marked(t),best(t)&(len(t)>2)
     def cell(name, k):
         s = _cell(t.loc[name], k)
         return (f'**{s}**' if top.loc[name,k] else s)+(' ✓' if k in ok and ok.loc[name,k] else '')
@@ -407,7 +410,7 @@ def md_report(
 # %% ../nbs/37_study.ipynb #e936348b
 def write_report(
     rows:list, # From `read_results`
-    dest, # Folder; README.md, study.png and results.jsonl go there
+    dest, # Folder; README.md, study.png and results.jsonl go there (not the last if it is the study's own, which has its pictures)
     total:int=None, # How many runs there are to be
 )->Path: # README.md
     "Write table, plots and the runs themselves"
@@ -415,6 +418,6 @@ def write_report(
     dest.mkdir(parents=True, exist_ok=True)
     plot_study(t).savefig(dest/'study.png', dpi=90)
     lines = ''.join(json.dumps(o)+'\n' for o in rows)
-    if not (dest/'results.jsonl').exists() or (dest/'results.jsonl').read_text()!=lines: write_file(dest/'results.jsonl', lines.encode())
+    if not (dest/'data.npz').exists(): write_file(dest/'results.jsonl', lines.encode())
     write_file(dest/'README.md', md_report(rows, total).encode())
     return dest/'README.md'

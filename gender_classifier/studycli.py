@@ -32,8 +32,8 @@ def run_study_command(args):
         _say_state(study_state(configs, args.out, args.only))
         return 0
     if not args.data: raise UsageError('a study needs pictures: give their folder with --data')
-    try: failed = run_study(configs, args.data, args.out, args.only, args.threads, args.cache, lambda s: print(_plain(s), flush=True))
-    finally: _report(configs, args.out) if Path(args.out).is_dir() else None
+    say,after = lambda s: print(_plain(s), flush=True),lambda: _report(configs, args.out)
+    failed = run_study(configs, args.data, args.out, args.only, args.threads, args.cache, say, after)
     if failed: print(f"{len(failed)} runs failed; they are tried again when the study is", file=sys.stderr)
     return int(bool(failed))
 

@@ -79,6 +79,18 @@ def test_a_worse_model_is_named():
     assert len(d) == c.mcnemar['only_b']+sum(c.df.correct_b & ~c.df.correct & (c.df.labels == '')) and set(d.right) <= {'bad'}
     assert c.to_md().count('| p |') == 1+len(c.groups)
 
+def test_a_winner_is_named_only_where_both_ways_of_counting_agree():
+    "900 men and 100 women: one model is right more often on all, the other balanced over labels"
+    y = np.array(['male']*900+['female']*100)
+    d = pd.DataFrame(dict(fn=[f'{i:04}' for i in range(1000)], labels=y, decision=y, larger=y))
+    a, b = np.ones((2, 1000), bool)
+    a[:60], b[900:913] = False, False
+    of = lambda x, y: compare_tables(*(d.assign(correct=o, decided_correct=o) for o in (x, y)), sensitive_features=[])
+    c = of(a, b)
+    assert c.mcnemar['p'] < .05 and c.figures.value['balanced accuracy'] < 0 and c.better() == of(b, a).better() == ''
+    assert 'B is right more often on all faces together, but less often balanced' in c.verdict() and 'together 94.0 and 98.7 % right' in c.verdict()
+    assert c.figures.p[['balanced accuracy', 'balanced accuracy, decided']].isna().all() and 'nan' not in c.to_md()
+
 def test_order_of_rows_does_not_matter():
     a, b = answers(seed=2), answers(seed=3)
     one, two = compare_tables(a, b), compare_tables(a.sample(frac=1, random_state=1), b.sample(frac=1, random_state=2))

@@ -119,6 +119,25 @@ def test_command(faces, tmp_path):
     assert res.returncode==2 and '--data' in res.stderr and 'Traceback' not in res.stderr
 
 
+def test_a_report_is_made_under_the_lock(tmp_path, monkeypatch):
+    "At the end, also by Ctrl-C, while no one else can write; not where the study is another's, or refused"
+    from gender_classifier import study
+    cs,out,seen = load_configs(listed(tmp_path, dict(arch='cnn6'))),tmp_path/'out',[]
+    def after():
+        with pytest.raises(ValueError, match='under way'): study._lock(out)
+        seen.append(1)
+    def ctrl_c(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(study, 'study_data', lambda *args: dict(digest='0'))
+    monkeypatch.setattr(study, '_next', ctrl_c)
+    with pytest.raises(KeyboardInterrupt): run_study(cs, 'x', out, after=after)
+    assert len(seen)==1
+    with study._lock(out):
+        with pytest.raises(ValueError, match='under way'): run_study(cs, 'x', out, after=after)
+    (out/'results.jsonl').write_text(json.dumps(dict(name='a', seed=0, config={}, data='1'))+'\n')
+    with pytest.raises(ValueError, match='other pictures'): run_study(cs, 'x', out, after=after)
+    assert len(seen)==1
+
+
 def test_committed_study():
     "The table that comes with the project is what its results give, of the configurations in its list, and names no folder"
     here = REPO/'nbs'/'study'
