@@ -371,13 +371,26 @@ def _load(args):
     try: return load_learner_file(args.learner, trust=args.trust)
     except ModelError as e: raise ModelError(str(e).replace('pass `trust=True`', 'add --trust')) from None
 
+def _in_use(args):
+    "What the JSON beside weights says of how they are used, with the labels' new names; its temperature goes into the weights"
+    from gender_classifier.export import SUFFIXES, read_json
+    from gender_classifier.inference import PICKLES
+    fn = Path(args.learner)
+    if fn.suffix.lower() in PICKLES: return {}
+    d = read_json(fn.with_suffix('') if fn.suffix in SUFFIXES else fn)
+    new = [o.strip() for o in args.labels.split(',')] if args.labels else d['labels']
+    same = new==d['labels'] and args.size in (None,d['size']) and args.margin in (None,d['margin'])
+    res = {k:d[k] for k in ('thresholds','neither_below','margin','detector',*(['calibration'] if same else [])) if k in d}
+    return {**res, 'thresholds':dict(zip(new, (d['thresholds'][o] for o in d['labels'])))}
+
 def run_export(args):
     "Write a learner as a model"
     _check_out(args)
     need(*TRAIN_PACKAGES)
     from gender_classifier.export import export_learner
     spec = dict(size=args.size, margin=args.margin, labels=args.labels and [o.strip() for o in args.labels.split(',')])
-    fn = export_learner(_load(args), args.out, {k:v for k,v in spec.items() if v}, pkl=False)
+    learn = _load(args)
+    fn = export_learner(learn, args.out, {**_in_use(args), **{k:v for k,v in spec.items() if v}}, pkl=False)
     print(f'Written: {fn} and what belongs to it. Use it with: gender_classifier label PHOTOS --model {fn}')
     return 0
 

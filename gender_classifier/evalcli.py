@@ -163,9 +163,14 @@ def _write_evaluation(ev, out, robust, flips, n):
     (out/'figures.json').write_text(json.dumps(evaluation_dict(ev, robust), indent=1)+'\n', encoding='utf-8')
     ev.df.assign(labels=ev.df.labels.replace('', 'neither')).drop(columns=['box'], errors='ignore').to_csv(out/'answers.csv', index=False)
 
+def _stem(model):
+    "Path and name of a model or a learner, without a suffix"
+    from gender_classifier.inference import find_model
+    return (Path(model) if Path(model).suffix.lower() in _LEARNERS else find_model(None if model=='default' else model)).with_suffix('')
+
 def _say_used(args, df):
     "Say how many of the pictures the model was calibrated on"
-    fn = Path(f'{Path(args.model).with_suffix("")}.calibration.txt')
+    fn = Path(f'{_stem(args.model)}.calibration.txt')
     if not fn.is_file(): return
     names,roots = set(fn.read_text(encoding='utf-8').split()),[Path(o).absolute() for o in args.data]
     n = sum(bool(names&set(_digests(o, roots))) for o in df.fn)

@@ -71,6 +71,18 @@ def test_a_temperature_that_is_none(tmp_path, bad):
     fn.with_suffix('.json').write_text(json.dumps({**d, 'temperature': bad}))
     with pytest.raises(ModelError, match='its temperature'): Labeller(fn)
 
+def test_a_refused_calibration_leaves_the_list(tmp_path, monkeypatch):
+    s = importlib.util.spec_from_file_location('train_default', root/'tools'/'train_default.py')
+    tool = importlib.util.module_from_spec(s)
+    s.loader.exec_module(tool)
+    few = answers().iloc[:8].assign(fn=[str(tmp_path/f'{i}.jpg') for i in range(8)], person='', group=range(8))
+    stem, was = synth_model(tmp_path).with_suffix(''), 'as it was\n'
+    tool.calibration_file(stem).write_text(was)
+    for k, v in dict(halves=lambda *a: few.index >= few.index[0], linked_groups=lambda df: None).items(): monkeypatch.setattr(tool, k, v)
+    monkeypatch.setattr(tool, 'evaluate_model', lambda out, df: type('Ev', (), dict(df=df)))
+    with pytest.raises(ValueError): tool.calibrated(tmp_path, stem, few)
+    assert tool.calibration_file(stem).read_text() == was
+
 @pytest.fixture(scope='module')
 def judged(shared_data):
     "The shipped model on the half of its held-out pictures on which nothing was chosen: as calibrated, and before"

@@ -163,7 +163,10 @@ def test_the_card_is_what_a_hub_reads():
 
 def test_the_card_comes_out_again(shared_data, tmp_path):
     "Every figure of the committed card, but for those of bad conditions, which take minutes more, to the digit"
+    from gender_classifier.export import model_card
     t, stem = tool(), root/'models/gender_resnet18'
     card = Path(f'{stem}.md').read_text(encoding='utf-8')
-    text = t.measured(shared_data, stem)[1]
+    spec, (ev, text, _) = t.read_json(stem), t.measured(shared_data, stem)
     assert text.strip() in card
+    assert card.startswith(t.card_head(spec, ev, t.TITLES, license_name='non-commercial-research')+'\n')
+    assert model_card(spec).split('## Input and output')[1].split('## Meant for')[0] in card

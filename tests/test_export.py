@@ -229,3 +229,20 @@ def test_export_of_what_was_exported(small, tmp_path):
     for i, learn in enumerate((rebuild_learner(stem), load_learner_file(f'{stem}.pkl', trust=True))):
         export_learner(learn, tmp_path/f'm{i}', pkl=False)
         for o in ('onnx','safetensors'): assert sha256(tmp_path/f'm{i}.{o}') == sha256(f'{stem}.{o}'), (i, o)
+
+def test_export_keeps_a_calibration(small, tmp_path):
+    "Weights of a calibrated model that are exported again say the same, and decide the same"
+    from gender_classifier.cli import main
+    learn, _, _ = small
+    use = dict(thresholds=dict(female=.7, male=.8), neither_below=.2, margin=1.5)
+    export_learner(learn, tmp_path/'a', use, pkl=False)
+    new = dict(temperature=dict(female=1.5, male=2.), calibration=dict(error=.02))
+    update_spec(tmp_path/'a', **new)
+    def again(name, *args):
+        assert main(['export', str(tmp_path/'a.safetensors'), '--out', str(tmp_path/name), *args]) == 0
+        return json.loads((tmp_path/f'{name}.json').read_text())
+    d = again('b')
+    assert {k: d[k] for k in use} == use and d['calibration'] == new['calibration'] and 'temperature' not in d
+    d = again('c', '--labels', 'f,m')
+    assert d['thresholds'] == dict(f=.7, m=.8) and 'calibration' not in d
+    assert 'calibration' not in again('d', '--margin', '1.2')

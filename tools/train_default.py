@@ -99,8 +99,9 @@ def in_calibration(root, out, df):
 def calibrated(root, out, df):
     "Choose temperatures and thresholds on half of the held-out pictures `df`, people and copies on one side, and note which half it was"
     half = df[halves(df, linked_groups(df))]
+    res = calibrate_model(out, evaluate_model(out, half).df) # which may refuse: then the list stays as it is
     calibration_file(out).write_text('\n'.join(sorted(key(root, o) for o in half.fn))+'\n', encoding='utf-8')
-    return calibrate_model(out, evaluate_model(out, half).df)
+    return res
 
 def key(root, fn): return hashlib.sha1(Path(fn).relative_to(root).as_posix().encode()).hexdigest()[:12] # LFW's names are people's
 
