@@ -13,7 +13,7 @@ from fastcore.basics import listify, patch
 from scipy.stats import MonteCarloMethod, chi2_contingency
 from scipy.stats.contingency import expected_freq
 from .core import LABELS
-from .evaluate import balanced, check_labels, md_table, pct, rate, wilson
+from .evaluate import _known_of, balanced, check_labels, check_scored, md_table, pct, rate, wilson
 
 # %% ../nbs/33_fairness.ipynb #de02bec1
 def _recall(o, least=1):
@@ -94,7 +94,7 @@ def _known(df, cols):
     "The faces of which every one of `cols` is known; raises `ValueError`"
     missing = [o for o in cols if o not in df]
     if missing: raise ValueError(f'there is no column {missing} in the table, which has {list(df.columns)}')
-    f = df[(df.labels!='')&(df[cols].notna()&(df[cols].astype(str)!='')).all(axis=1)]
+    f = df[_known_of(df, cols)]
     if not len(f): raise ValueError(f'{cols} is not known of a single face')
     return f
 
@@ -105,6 +105,7 @@ def by_group(
     level:float=.95, # Confidence
 )->GroupMetrics: # `.overall`, `.by_group`, `.difference()`, `.ratio()`, `.worst()`, `.gap()`
     "The figures of the faces in `df` by group; rows where a feature is unknown ('' or nan) are left out"
+    check_scored(df, least=0, cols=['labels','correct','decision','larger'])
     cols = listify(sensitive_features)
     f = _known(df, cols)
     frame = _frame(f, cols)

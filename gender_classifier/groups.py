@@ -8,21 +8,17 @@ __all__ = ['EDGES', 'group_names', 'even_rows', 'GroupDROLoss']
 # %% ../nbs/24_groups.ipynb #8b14a492
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from torch import nn
+from .evaluate import age_band
 
 # %% ../nbs/24_groups.ipynb #17c416b3
 EDGES = [0,10,20,40,60] # first year of each band
-
-def _band(age):
-    "The band of one age in years"
-    i = sum(age>=o for o in EDGES)-1
-    return f'{EDGES[i]}-{EDGES[i+1]-1}' if i+1<len(EDGES) else f'{EDGES[i]}+'
 
 def group_names(
     df:pd.DataFrame, # With `labels` ('' for neither), `source`, and `age` where known
 )->np.ndarray: # (n,) names: 'female 60+', 'male lfw', 'neither'
     "The group of each picture: its label, and its age band where the age is known, else its source"
     age = df.age if 'age' in df else pd.Series(np.nan, df.index)
-    part = [s if pd.isna(a) else _band(a) for s,a in zip(df.source, age)]
+    part = [b or s for s,b in zip(df.source, age_band(age, EDGES))]
     return np.array(['neither' if l=='' else f'{l} {p}' for l,p in zip(df.labels, part)], object)
 
 # %% ../nbs/24_groups.ipynb #d467083b

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from sklearn import metrics as sk
-from gender_classifier.evaluate import (auc, balanced, check_scored, evaluate_model, evaluate_scores, history, label_metrics, macro_f1, metrics_table, rate,
-    scored, target_labels, to_md, wilson, with_bands)
+from gender_classifier.evaluate import (age_band, auc, balanced, check_scored, ece, evaluate_model, evaluate_scores, history, label_metrics, macro_f1, metrics_table, rate,
+    reliability, scored, target_labels, to_md, wilson, with_bands)
 from gender_classifier.fairness import by_group, gaps, leave_one_source_out, md_gaps
 from gender_classifier.mistakes import decision_confusion, mistakes_sheet, no_face, top_mistakes
 
@@ -217,6 +217,37 @@ def test_empty():
     line('the table is empty', evaluate_model, 'm', df, labeller=lab)
     line('no mistake', mistakes_sheet, top_mistakes(df))
     assert decision_confusion(df, SPEC).to_numpy().sum()==0
+
+@pytest.mark.parametrize('nobody', [None, np.nan, pd.NA, ''])
+def test_feature_nobody_knows(nobody):
+    df = answers()
+    assert [*evaluate_scores(df.assign(race=nobody), SPEC).groups]==['source','sex','age_band']
+    some = df.assign(race=df.race.astype(object).where(df.index%2==0, nobody)) # half of it is known
+    n = evaluate_scores(some, SPEC).groups['sex x race'].by_group.n.sum()
+    assert n==((df.labels!='')&(df.index%2==0)).sum()
+
+def test_labels_as_categories():
+    df = answers()[['fn','labels','age','race']]
+    p = np.random.default_rng(0).random((len(df),2))
+    cat = scored(df.assign(labels=df.labels.astype('category')), p, SPEC)
+    pd.testing.assert_frame_equal(cat, scored(df, p, SPEC))
+    pd.testing.assert_frame_equal(metrics_table(cat), metrics_table(scored(df, p, SPEC)))
+
+def test_table_of_something_else():
+    df = answers()
+    plain,bare = df[['fn','labels','race','source']],pd.DataFrame(dict(file=['a']))
+    for f in (metrics_table, label_metrics, check_scored, lambda d: by_group(d, 'race'), lambda d: evaluate_scores(d, SPEC)):
+        for d in (plain, bare): line('make it with `scored`', f, d)
+    line('has no column p_female, p_male', label_metrics, df.drop(columns=['p_female','p_male']))
+    line('the table has no column larger', metrics_table, df.drop(columns='larger'))
+
+def test_reliability_of_nothing():
+    none,some = reliability([], []),reliability([.2,.7], [False,True])
+    assert not len(none) and [*none]==[*some] and (none.dtypes==some.dtypes).all() and np.isnan(ece(none))
+
+def test_age_bands_of_other_edges():
+    assert [*age_band([0, 9.5, 59, 60, -1, np.nan], [0,10,60])]==['0-9','0-9','10-59','60+','','']
+    assert [*age_band([3, 70])]==['0-3','70+']
 
 def test_all_too_young():
     line('the table is empty', evaluate_scores, answers()[lambda d: d.labels!=''].assign(age=3.), SPEC, min_age=10)
