@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import ifnone, listify
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
-from .evaluate import _p_cols, _spec, choose_neither, ece, md_table, pct, plot_reliability, rate, reliability, scored
+from .evaluate import _p_cols, _spec, check_scored, choose_neither, ece, md_table, pct, plot_reliability, rate, reliability, scored
 from .inference import temper
 
 # %% ../nbs/34_calibrate.ipynb #43e355f0
@@ -202,6 +202,7 @@ def error_check(
     min_n:int=30, # A group with fewer faces is `small`, and not judged
 )->pd.DataFrame: # Index feature, group; n, unsure, decided, wrong, wrong_of_all (all_low, all_high), error (wrong of those decided; low, high), promised and holds (None if small), small
     "Of the faces of each group, how many are answered wrongly, and is that within the stated `error`, of all (`promised`) and of those decided (`holds`)?"
+    check_scored(df, least=0)
     f,rows = df[df.labels!=''],{}
     if not len(f): raise ValueError('there are no faces in the table')
     rows['all','all'] = _check_row(f, error, min_n)
