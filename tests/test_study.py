@@ -17,6 +17,8 @@ def faces(tmp_path_factory):
     synth_faces(path, n=24, size=96)
     return path
 
+def heed(): signal.signal(signal.SIGINT, signal.SIG_DFL) # what runs in the background is started with Ctrl-C ignored
+
 def listed(path, *configs, **defaults):
     "A file of configurations"
     fn = path/'configs.json'
@@ -71,7 +73,7 @@ def test_killed_and_resumed(faces, tmp_path):
     fn,out = listed(tmp_path, dict(arch='cnn6'), epochs=400),tmp_path/'out'
     run = out/run_id('cnn6-adam-0.001', 0)
     env = {**os.environ, 'GENDER_CLASSIFIER_CACHE': str(tmp_path/'cache')}
-    p = subprocess.Popen([sys.executable, '-c', GO, fn, faces, out], cwd=REPO, env=env)
+    p = subprocess.Popen([sys.executable, '-c', GO, fn, faces, out], cwd=REPO, env=env, preexec_fn=heed)
     try:
         wait_for(lambda: (run/'history.json').exists() or p.poll() is not None)
         kids = [int(o) for o in Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split()]
@@ -85,7 +87,7 @@ def test_killed_and_resumed(faces, tmp_path):
     assert len(was)<400 and read_results(out)==[]
     (run/'history.json').write_text(json.dumps(was+[dict(was[-1], epoch=999)])) # as if cut off before the checkpoint
 
-    p = subprocess.Popen([sys.executable, '-c', GO, fn, faces, out], cwd=REPO, env=env)
+    p = subprocess.Popen([sys.executable, '-c', GO, fn, faces, out], cwd=REPO, env=env, preexec_fn=heed)
     try:
         wait_for(lambda: len(json.loads((run/'history.json').read_text()))>len(was)+2)
         p.send_signal(signal.SIGINT)
@@ -104,7 +106,7 @@ def test_command(faces, tmp_path):
     "The command does the runs, writes the table, lists, and ends quietly by Ctrl-C"
     fn,out = listed(tmp_path, dict(arch='cnn6'), dict(name='long', arch='cnn6', epochs=4000)),tmp_path/'out'
     env = {**os.environ, 'GENDER_CLASSIFIER_CACHE': str(tmp_path/'cache')}
-    p = subprocess.Popen(command(fn, '--data', faces, '--out', out), cwd=REPO, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    p = subprocess.Popen(command(fn, '--data', faces, '--out', out), cwd=REPO, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed)
     try:
         wait_for(lambda: (out/'long-s0'/'history.json').exists() or p.poll() is not None)
         os.killpg(p.pid, signal.SIGINT) # as a terminal does
