@@ -383,6 +383,7 @@ def _in_use(args):
     res = {k:d[k] for k in ('thresholds','neither_below','margin','detector',*(['calibration'] if same else [])) if k in d}
     return {**res, 'thresholds':dict(zip(new, (d['thresholds'][o] for o in d['labels'])))}
 
+# %% ../nbs/40_cli.ipynb #b393b355
 def run_export(args):
     "Write a learner as a model"
     _check_out(args)

@@ -73,6 +73,7 @@ def _best(r, c, sim, rows, k):
     top = np.arange(len(r))-np.searchsorted(r, r)<k
     return rows[r[top]],c[top]
 
+# %% ../nbs/15_copies.ipynb #c0af02e0
 def _candidates_of(rows, whole, middle, mirrored, k, floor, both):
     "`candidates` of the pictures `rows`"
     res = []
@@ -160,6 +161,7 @@ def _shades(a, b, warp):
     both = cv2.warpAffine(np.ones_like(b), warp, (SIDE,SIDE), flags=flags)>0
     return float(np.corrcoef(a[both], over[both])[0,1]) if both.sum()>SIDE**2/2 else 0.
 
+# %% ../nbs/15_copies.ipynb #ad6785a2
 _COARSE = .945 # least correlation at half the size, where copies agree better than at full size
 
 def _ecc(x, y, steps, warp=None):

@@ -170,6 +170,7 @@ class Cut(NamedTuple):
         "Crops of what the detector hardly took for a face"
         return self.df[self.df.score<SURE]
 
+# %% ../nbs/19_cutout.ipynb #e67f82a0
 def _crop_rows(row, e, dest, o):
     "Rows of the crops of one picture"
     for i,c in enumerate(e['crops']):

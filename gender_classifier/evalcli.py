@@ -150,6 +150,7 @@ def _robustness(args, df):
     labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads)
     return disturbed(labeller, df, args.robust, _is_tty(sys.stderr))
 
+# %% ../nbs/42_evalcli.ipynb #a05e51eb
 def _stated_error(spec):
     "The error rate that a model's thresholds were set for, if it says so"
     c = spec.get('calibration') if isinstance(spec, dict) else getattr(spec, 'calibration', None)

@@ -257,6 +257,7 @@ def leave_one_source_out(
         rows[o] = _source_row(f, _right(f, fit(rest), labels), len(rest), level)
     return _with_home(rows, df, fit, labels, share, seed, level)
 
+# %% ../nbs/33_fairness.ipynb #fde1710b
 def _with_home(rows, df, fit, labels, share, seed, level):
     "Add what a model says of a random part of all, which it is at home with"
     test = _split(df, share, seed)
