@@ -398,8 +398,9 @@ def odds_html(
 def md_html(
     text:str, # Markdown
 )->str:
-    "Markdown as HTML; headings two levels down, tables that scroll by themselves"
+    "Markdown, less what stands above it for the hub, as HTML; headings two levels down, tables that scroll by themselves"
     import mistune
+    text = re.sub(r'\A---\n.*?\n---\n', '', text, flags=re.S) # what the Hugging Face hub reads
     res = mistune.create_markdown(escape=True, plugins=['table'])(text)
     res = res.replace('<a href=', '<a target="_blank" rel="noopener" href=')
     res = re.sub(r'<(/?)h([1-4])\b', lambda m: f'<{m[1]}h{int(m[2])+2}', res)
