@@ -34,7 +34,7 @@ def _light(x, by=.4):
     n = len(x)
     b,c = (torch.empty(n,1,1,1, device=x.device).uniform_(1-by, 1+by) for _ in range(2))
     mean = x.mean((1,2,3), keepdim=True)
-    return ((x-mean)*c+mean*b).clamp_(0, 1)
+    return torch.addcmul(mean*(b-c), x, c).clamp_(0, 1)
 
 def _grey(x, p=.2):
     "Some pictures without colour"
@@ -111,7 +111,7 @@ class ToImage(Transform):
     order = 10
     def encodes(self, x:torch.Tensor):
         if x.dtype!=torch.uint8: return x
-        return TensorImage(x.permute(0,3,1,2).float().div_(255))
+        return TensorImage(x.permute(0,3,1,2)/255)
 
 # %% ../nbs/12_memory.ipynb #77f29526
 def memory_dls(

@@ -82,6 +82,8 @@ def main():
     with tempfile.TemporaryDirectory() as tmp, tempfile.TemporaryDirectory() as cache:
         if not a.data: synth_faces(tmp, n=700, size=200)
         rates = {'plain': [], 'ours': []}
+        n = len(get_image_files(a.data or tmp))
+        if n*.8<a.bs: p.error(f'{a.data} has {n} pictures; four fifths of them are for training, and must fill a batch of {a.bs}: give more, or a smaller --bs')
         for _ in range(a.rounds):
             for name in rates: rates[name].append(turn(name, a.data or tmp, cache, a))
             print('  '.join(f'{k} {v[-1]:.0f} images/s' for k,v in rates.items()), flush=True)
