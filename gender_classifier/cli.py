@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABEL_EPILOG', 'TRAIN_PACKAGES', 'TRAIN_EPILOG', 'collect', 'write_csv', 'write_json', 'write_lines', 'UsageError',
-           'run_label', 'need', 'run_train', 'run_export', 'run_app', 'check_packages', 'check_machine',
+           'run_label', 'need', 'run_train', 'run_export', 'run_quantize', 'run_app', 'check_packages', 'check_machine',
            'check_training', 'check_model', 'check_detector', 'check_label', 'run_doctor', 'parser', 'main']
 
 # %% ../nbs/40_cli.ipynb #6ab943af
@@ -127,7 +127,7 @@ def run_label(args):
     import cv2
     from gender_classifier.inference import Labeller
     items,counts = _things(args),Counter()
-    lbl = Labeller(args.model, detector=args.detector, threads=args.threads, score=args.score)
+    lbl = Labeller(args.model, detector=args.detector, threads=args.threads, score=args.score, precision=args.precision)
     write,f,on_tty = _writer(args)
     cv2.setNumThreads(1) # photos are worked on side by side
     results = lbl.label_many(items, progress=_is_tty(sys.stderr) and not on_tty)
@@ -194,6 +194,11 @@ def _add_label(sub):
     p.add_argument('--detector', metavar='FILE', help='a copy of the face detector YuNet (default: fetched once, then kept)')
     p.add_argument('--score', type=_fraction, metavar='S', help='lowest score of what counts as a face, 0 to 1 (default: the model\'s, 0.6)')
     p.add_argument('--threads', type=_count, metavar='N', help='photos worked on side by side (default: as many as there are processors, at most 8)')
+    _add_precision(p, 'auto')
+
+def _add_precision(p, default):
+    p.add_argument('--precision', choices=['auto','fp32','int8'], default=default, help='numbers the network computes with: int8 is quicker and nearly the same, '
+        f'auto takes it where the model has it and the processor instructions for it (default: {default})')
 
 LABEL_EPILOG = """A decision is female, male, neither (no label is likely) or unsure (it could be more than one, or hardly any).
 A photo in which no face is found is looked at whole, and says so.
@@ -406,6 +411,25 @@ def _add_export(sub):
     p.add_argument('--force', action='store_true', help='overwrite a model of the same name')
     p.set_defaults(resume=False)
 
+# %% ../nbs/40_cli.ipynb #6249c830
+def run_quantize(args):
+    "Make the twin of a model in whole numbers"
+    need('onnx')
+    from gender_classifier.inference import find_model
+    from gender_classifier.quantize import quantize_from
+    fn = find_model(args.model)
+    res = quantize_from(fn, args.photos, args.n, detector=args.detector, most=args.most, progress=_is_tty(sys.stderr))
+    print(f"Written: {fn.with_suffix('.int8.onnx')}. Of {res['pictures']:,} pictures {res['same_decision']*100:.1f} % are decided as before; the largest difference of a probability is {res['largest_difference']:g}.")
+    return 0
+
+def _add_quantize(sub):
+    p = _command(sub, 'quantize', run_quantize, 'make the twin of a model in whole numbers, which is quicker where the processor has instructions for them')
+    p.add_argument('model', metavar='MODEL', help='the .onnx of a model, its .json beside it')
+    p.add_argument('photos', metavar='PHOTOS', help='a folder of photos of faces like those it is for; half of them are to see the ranges of its numbers, half to check the twin')
+    p.add_argument('--n', type=_count, default=1024, metavar='N', help='photos to use, drawn at random (default: 1024)')
+    p.add_argument('--most', type=_share, default=.02, metavar='S', help='largest share of faces that the twin may decide otherwise, or it is not kept (default: 0.02)')
+    p.add_argument('--detector', metavar='FILE', help='a copy of the face detector YuNet (default: fetched once, then kept)')
+
 # %% ../nbs/40_cli.ipynb #c9f3859d
 def run_app(args):
     "Serve the page until Ctrl-C"
@@ -471,7 +495,7 @@ def check_training():
 def check_model(path=None):
     "Is there a model, whole and readable; and what its makers measured"
     from gender_classifier.inference import ModelError, find_model, open_model
-    try: fn = find_model(path); _,spec = open_model(fn)
+    try: fn = find_model(path); _,spec = open_model(fn, precision='fp32')
     except ModelError as e: yield 'model',False,str(e); return
     yield 'model',True,f'{fn}, {fn.stat().st_size/2**20:.0f} MB, its SHA-256 agrees'
     yield '',None,f'{spec.arch}, {spec.size} px, labels {", ".join(spec.labels)}'
@@ -510,7 +534,7 @@ def check_label(model=None, detector=None):
             lbl = Labeller(model, detector=detector)
             lbl.label(Image.new('RGB', (200,200), 'gray'))
     except Exception as e: yield 'labelling',False,f'does not work: {e}'
-    else: yield 'labelling',True,f'works, on {lbl.device}'
+    else: yield 'labelling',True,f'works, on {lbl.device}, in {lbl.precision}'
 
 # %% ../nbs/40_cli.ipynb #a013486e
 def _checked(check, *args):
@@ -541,7 +565,7 @@ def parser():
         epilog='"gender_classifier COMMAND --help" says more about a command.')
     p.add_argument('--version', action='version', version=f'gender_classifier {__version__}')
     sub = p.add_subparsers(title='commands', metavar='COMMAND', required=True)
-    for add in (_add_label, _add_train, _add_export, _add_app, _add_doctor): add(sub)
+    for add in (_add_label, _add_train, _add_export, _add_quantize, _add_app, _add_doctor): add(sub)
     from gender_classifier.datacli import add_data
     from gender_classifier.evalcli import add_eval
     from gender_classifier.studycli import add_study

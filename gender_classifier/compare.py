@@ -237,7 +237,7 @@ def to_md(self:Comparison)->str:
 def _labeller(o):
     "A `Labeller` of a model's path, or `o` if it is one"
     from gender_classifier.inference import Labeller
-    return Labeller(o) if isinstance(o, (str,Path)) else o
+    return Labeller(o, precision='fp32') if isinstance(o, (str,Path)) else o
 
 def compare(
     a, # A model, see `find_model`, or a `Labeller`

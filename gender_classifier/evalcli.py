@@ -9,7 +9,7 @@ __all__ = ['EVALUATE_EPILOG', 'COMPARE_EPILOG', 'CALIBRATE_EPILOG', 'need_eval',
 # %% ../nbs/42_evalcli.ipynb #20fc34a8
 import json, sys
 from pathlib import Path
-from .cli import UsageError, _command, _count, _is_tty, _number, _plain, _positive, _say, _share
+from .cli import UsageError, _add_precision, _command, _count, _is_tty, _number, _plain, _positive, _say, _share
 from .datacli import _left_out, _plain_lines, read_data
 
 # %% ../nbs/42_evalcli.ipynb #07f89c4a
@@ -110,7 +110,7 @@ def measure_file(args, model, df):
     from gender_classifier.inference import Labeller, find_model
     progress = _is_tty(sys.stderr)
     if Path(model).suffix.lower() in _LEARNERS: return _measure_learner(args, model, df, progress)
-    labeller = Labeller(find_model(None if model=='default' else model), threads=args.threads)
+    labeller = Labeller(find_model(None if model=='default' else model), threads=args.threads, precision=args.precision)
     return evaluate_model(labeller.path, df, labeller=labeller, min_age=args.min_age, progress=progress)
 
 # %% ../nbs/42_evalcli.ipynb #2ab3b391
@@ -147,7 +147,7 @@ def _robustness(args, df):
     if not args.robust: return None,None
     if Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('--robust is of a model, not of a learner: gender_classifier export makes one')
     from gender_classifier.inference import Labeller, find_model
-    labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads)
+    labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads, precision=args.precision)
     return disturbed(labeller, df, args.robust, _is_tty(sys.stderr))
 
 # %% ../nbs/42_evalcli.ipynb #a05e51eb
@@ -213,6 +213,7 @@ def _add_evaluate(sub):
     p.add_argument('--pictures', type=_number, default=24, metavar='N', help='mistakes shown on the page, 0 for none (default: 24)')
     p.add_argument('--robust', type=_number, default=0, metavar='N', help='also blur, darken, turn, cover … N faces and measure again; takes about a minute for 100 (default: 0, do not)')
     p.add_argument('--trust', action='store_true', help='open a .pkl: it can run anything, so only one from a maker you trust')
+    _add_precision(p, 'fp32') # the same figures on every machine
 
 EVALUATE_EPILOG = """Measure on pictures the model was not trained on: a test set (--part test) or, better, a data set from another source.
 
@@ -259,7 +260,7 @@ def _add_compare(sub):
     p.add_argument('--html', metavar='DIR', help='write a page with charts and the pictures they disagree on, and a list of these, to this folder')
     p.add_argument('--json', action='store_true', help='write all figures to standard output as JSON')
     p.add_argument('--pictures', type=_number, default=12, metavar='N', help='pictures on the page that only one is right about, of each (default: 12)')
-    p.set_defaults(trust=False)
+    p.set_defaults(trust=False, precision='fp32')
 
 COMPARE_EPILOG = """A difference counts only on pictures that neither model was trained on. p is McNemar's exact test: how likely so large a difference is
 if both are equally good.

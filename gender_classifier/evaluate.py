@@ -340,14 +340,14 @@ def evaluate_model(
     df:pd.DataFrame, # `fn`, `labels` ('' for neither); if known `source`, `age`, `race`
     sensitive_features:list=None, # See `evaluate_scores`
     min_age:float=0, # Faces known to be younger are left out of all but the figures by age
-    labeller=None, # `inference.Labeller`; by default that of `stem`
+    labeller=None, # `inference.Labeller`; by default that of `stem`, in float32
     progress:bool=False, # Show a progress bar?
 )->Evaluation:
     "Measure a model from the picture files on, detector and all"
     onnx = Path(stem) if str(stem).endswith('.onnx') else Path(f'{stem}.onnx')
     if labeller is None:
         from gender_classifier.inference import Labeller
-        labeller = Labeller(onnx)
+        labeller = Labeller(onnx, precision='fp32') # the figures are to be the same on every machine
     spec = labeller.spec
     if not len(df): raise ValueError('there is no picture to measure: the table is empty')
     check_labels(df, list(spec.labels)) # before the long part

@@ -344,6 +344,7 @@ def model_card(
     f,ths = facts or {},', '.join(f'{k} {v:g}' for k,v in spec['thresholds'].items())
     io = f"In: `image`, uint8 (n, {spec['size']}, {spec['size']}, 3), RGB crops, a face with margin {spec['margin']:g}. Out: `probs`, float32 (n, {len(spec['labels'])}): {', '.join(spec['labels'])}."
     if spec.get('temperature'): io += f" In use the logits are divided by a temperature that the JSON holds ({', '.join(f'{k} {v:g}' for k,v in spec['temperature'].items())}); the graph's numbers are as they were before."
+    if (q := spec.get('int8')): io += f"\n\n`{spec['name']}.int8.onnx` computes in whole numbers of eight bits; `precision='auto'` takes it where the processor has instructions for them. Of {q['pictures']:,} pictures it decides {q['same_decision']*100:.1f} % as the original does; where it is not neither, the larger label is the same for {q['same_label']*100:.1f} %."
     parts = [*([f['head']] if f.get('head') else []), f"# {spec['name']}", f.get('summary') or f"{spec['arch'] or 'A net'} that labels a picture of a face {' or '.join(spec['labels'])}.",
         '## Input and output', f"{io}\n\nThresholds: {ths}; neither below {spec['neither_below']:g}.",
         '## Meant for', _list_md(f.get('uses')), '## Data', _data_md(f.get('data')), '## Terms', f.get('terms') or '*not stated*',

@@ -26,7 +26,7 @@ def learn(model):
 
 def both(learn, model, fns, cache):
     "What the learner says by way of the crops it trains on, and what the `Labeller` says of the files; and the decisions of both"
-    labeller = Labeller(model)
+    labeller = Labeller(model, precision='fp32')
     spec = labeller.spec
     df, bad = make_crops(pd.DataFrame(dict(fn=[str(o) for o in fns])), spec.size, spec.margin, cache=cache, progress=False)
     assert not len(bad) and len(df) == len(fns)
@@ -64,4 +64,4 @@ def test_pickle_and_predict(learn, model, tmp_path):
     synth_faces(tmp_path/'faces', n=2)
     df, _ = make_crops(pd.DataFrame(dict(fn=[str(o) for o in image_files(tmp_path/'faces')])), learn.dls.after_item[0].size[0], cache=tmp_path/'cache', progress=False)
     with learn.no_bar(): got = np.stack([learn.predict(o)[2].numpy() for o in df.crop])
-    assert np.abs(got - Labeller(model).probs(load_crops(df.crop))).max() < 1e-3
+    assert np.abs(got - Labeller(model, precision='fp32').probs(load_crops(df.crop))).max() < 1e-3

@@ -5,6 +5,7 @@
     python tools/train_default.py FACES --start models/gender_resnet18.safetensors --small 0 --lr 2e-3   # goes on from a net
     python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
     python tools/train_default.py FACES --measure --card   # the same, into its card
+    python tools/train_default.py FACES --int8             # its twin in whole numbers
     python tools/train_default.py FACES --calibrate        # temperatures and thresholds, into the JSON of the model that is there
 
 FACES is a folder that holds `utkface/`, `celeba/`, `lfw/` and `not_a_face/`, each as its publisher packs it. The run goes on from
@@ -18,7 +19,7 @@ import numpy as np
 from fastai.metrics import AccumMetric
 from gender_classifier.calibrate import calibrate_model, halves
 from gender_classifier.core import LABELS, with_big_pages
-from gender_classifier.crops import load_crops
+from gender_classifier.crops import load_crops, make_crops
 from gender_classifier.evalcli import disturbed
 from gender_classifier.evalreport import _DECIDED as DECIDED, card_figures, card_head
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, metrics_table, older, pct, rate
@@ -27,6 +28,7 @@ from gender_classifier.inference import Labeller
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
 from gender_classifier.pretrain import more_rows, prepare, pretrain, with_squares
+from gender_classifier.quantize import quantize_model
 from gender_classifier.splits import linked_groups
 
 DATA = [
@@ -103,6 +105,14 @@ def calibrated(root, out, df):
     calibration_file(out).write_text('\n'.join(sorted(key(root, o) for o in half.fn))+'\n', encoding='utf-8')
     return res
 
+def quantized(root, out, n=512):
+    "Make the twin in whole numbers: ranges from `n` training pictures of each source, checked on all held-out pictures"
+    names,df = set(names_file(out).read_text(encoding='utf-8').split()),read(root)
+    held = df.fn.map(lambda o: key(root, o)).isin(names)
+    some = df[~held].groupby('source', group_keys=False).sample(n//df.source.nunique(), random_state=42)
+    spec = read_json(out)
+    return quantize_model(out, *(load_crops(make_crops(o, spec['size'], spec['margin'])[0].crop) for o in (some,df[held])))
+
 def key(root, fn): return hashlib.sha1(Path(fn).relative_to(root).as_posix().encode()).hexdigest()[:12] # LFW's names are people's
 
 
@@ -128,7 +138,7 @@ def measured(root, out, n_robust=0):
     ev,spec = evaluate_model(out, df, min_age=10),read_json(out)
     fit = ev.df.fn.isin(df.fn[in_calibration(root, out, df)]) if spec.get('calibration') else None
     test = None if fit is None else ~fit
-    robust,flip = disturbed(Labeller(f'{out}.onnx'), older(ev.df if test is None else ev.df[test], 10)[COLUMNS], n_robust) if n_robust else (None,None)
+    robust,flip = disturbed(Labeller(f'{out}.onnx', precision='fp32'), older(ev.df if test is None else ev.df[test], 10)[COLUMNS], n_robust) if n_robust else (None,None)
     main = ev.metrics()
     if test is not None: main.loc[DECIDED] = metrics_table(older(ev.df[test], 10)).loc[DECIDED] # thresholds change these
     valid = {k: {c: round(float(r[c]), 4) for c in ('value','low','high')} for k,r in main.iterrows()}
@@ -158,6 +168,7 @@ def finish(learn, df, root, out, command):
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     calibrated(root, out, df[df.valid])
+    quantized(root, out)
     card(root, out)
 
 
@@ -173,9 +184,11 @@ def main():
     p.add_argument('--measure', action='store_true', help='measure the model that is there, and print its figures')
     p.add_argument('--card', action='store_true', help='measure the model that is there, and write its card')
     p.add_argument('--robust', type=int, default=600, metavar='N', help='faces that are blurred, turned, covered … for --measure and --card; 0: none')
+    p.add_argument('--int8', action='store_true', help='make the twin in whole numbers of the model that is there')
     p.add_argument('--calibrate', action='store_true', help='calibrate the model that is there')
     a = p.parse_args()
     if a.calibrate: return print(json.dumps(calibrated(a.faces, a.out, held_out(a.faces, a.out)), indent=1))
+    if a.int8: return print(json.dumps(quantized(a.faces, a.out), indent=1))
     if a.card: return card(a.faces, a.out, a.robust)
     if a.measure: return print(measured(a.faces, a.out, a.robust)[1])
     with_big_pages()
