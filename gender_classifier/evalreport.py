@@ -268,7 +268,8 @@ def _robust_html(robust, flips=None):
     num = lambda v: f'{100*v:.1f}'
     rows = [[_e(o.what), num(o.value), f'{num(o.low)}–{num(o.high)}', f'{100*o.change:+.1f}', num(o.lost)] for o in worst(robust).itertuples()]
     t = html_table(['', 'balanced accuracy, %', 'interval', 'change, points', 'faces lost, %'], rows, '<b>What costs most</b>', hide=(2,))
-    res = t+plot_img(plot_robustness(robust, cols=2), 'Balanced accuracy against the strength of each disturbance', 'ev-plot ev-wide')
+    key = '<p>Line and shade: balanced accuracy and its 95 % interval. Dotted: of the same faces untouched. Dashed: the share of faces that are still found.</p>'
+    res = t+key+plot_img(plot_robustness(robust, cols=2), 'Balanced accuracy against the strength of each disturbance', 'ev-plot ev-wide')
     if flips is None: return res
     rows = [[_e(i), num(r['value']), f"{num(r['low'])}–{num(r['high'])}"] for i,r in flips.iterrows()]
     return res+html_table(['moved by','answer changes, %','interval'], rows, '<b>The same picture, mirrored or moved a little</b>')
@@ -306,7 +307,7 @@ def _mistakes_html(ev, n, size):
     d = top_mistakes(older(ev.df, ev.min_age), n)
     if not len(d): return '<p>There is none.</p>'
     def _item(o): return picture_item(o.fn, getattr(o, 'box', None), f'labelled {o.labels or "neither"}, said {o.said}, {100*o.confidence:.0f} %', size)
-    return f'<p>The {len(d)} most confident ones. Where the label is wrong and not the answer, correct it and measure again.</p><ul class="gc-pics">{"".join(map(_item, d.itertuples()))}</ul>'
+    return f'<p>{_n(len(d), "mistake")}, the most confident first. Where the label is wrong and not the answer, correct it and measure again.</p><ul class="gc-pics">{"".join(map(_item, d.itertuples()))}</ul>'
 
 # %% ../nbs/39_evalreport.ipynb #05e71db8
 _READ = """<dl><dt><b>Balanced accuracy</b></dt><dd>The mean of the shares of women and of men that are recognised, so that the larger group does not drown the other. 50 % is guessing.</dd>

@@ -184,13 +184,18 @@ def risk_coverage(
 def plot_risk_coverage(
     rc:pd.DataFrame, # From `risk_coverage`
     ax=None, # matplotlib axes
-    every:int=4, # Every how many points are named with their threshold
+    apart:float=.08, # How far apart points are that are named with their threshold, as a share of the plot
 ):
     "Errors among the decided faces against the share of faces decided"
     import matplotlib.pyplot as plt
     if ax is None: ax = plt.subplots(figsize=(5,3.5))[1]
     ax.plot(rc.coverage, rc.risk, marker='.')
-    for _,r in rc.iloc[::every].iterrows(): ax.annotate(f'{r.threshold:.2f}', (r.coverage,r.risk), xytext=(4,-8), textcoords='offset points')
+    last,scale = None,np.array([np.ptp(rc.coverage) or 1, np.ptp(rc.risk) or 1])
+    for r in rc.itertuples():
+        at = np.array([r.coverage,r.risk])/scale
+        if last is None or np.abs(at-last).max()>=apart:
+            ax.annotate(f'{r.threshold:.2f}', (r.coverage,r.risk), xytext=(-30,3), textcoords='offset points')
+            last = at
     ax.set(xlabel='coverage: faces decided', ylabel='risk: of these, wrong')
     return ax
 

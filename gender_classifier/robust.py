@@ -433,7 +433,7 @@ def plot_robustness(
         ax.fill_between(x, d.low, d.high, alpha=.2)
         ax.plot(x, d.value, marker='o')
         if d.lost.any(): ax.plot(x, 1-d.lost, c='tab:orange', ls='--')
-        ax.set(title=k, xticks=x, ylim=(.4,1.02))
+        ax.set(title=k, xticks=x, ylim=(.4,1.02), xlabel=CORRUPTIONS[k].unit.replace('{:g}', '…') if k in CORRUPTIONS else '')
         ax.set_xticklabels([f'{o:g}' for o in d.level])
     return fig
 
