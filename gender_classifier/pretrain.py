@@ -17,6 +17,7 @@ from .core import open_image
 from .crops import crop_face, load_crops, make_crops
 from .data import components, same_value
 from .distill import soft_labels, teacher_embeddings
+from .faces import MARGIN
 from .learner import EMA, ProgressiveResize, SmoothBCE, face_learner, fit_resumable, learn_probs, load_body
 from .memory import memory_dls
 
@@ -117,9 +118,10 @@ def prepare(
     teach:bool=True, # Use the teacher (`distill`)
     share:dict=SHARE, # Held out, by source
     progress:bool=True,
+    margin:float=MARGIN, # As in `crop_face`
 ): # `df` with crops, `valid` and `group`; targets float32 (n, 130)
     "Crop, ask the teacher, hold out, and make targets"
-    df,bad = make_crops(df, size=size, progress=progress)
+    df,bad = make_crops(df, size=size, margin=margin, progress=progress)
     face = df.labels!=''
     emb = np.full((len(df),128), np.nan, np.float32)
     if teach: emb[face] = teacher_embeddings(df.fn[face], progress=progress)
@@ -170,11 +172,13 @@ def pretrain(
     seed:int=42,
     metrics=None, # As in `face_learner`
     cbs=None, # More callbacks
+    w:float=.5, # Weight of the teacher's numbers, see `DistillLoss`
+    aug=True, # As in `memory_dls`
 ): # A `Learner` whose model is a `vision_learner` model again
     "Train: one cycle, AdamW, averaged weights, gradients clipped, sizes by epoch; goes on from `ckpt`"
-    dls = memory_dls(x, y, valid, bs=bs)
+    dls = memory_dls(x, y, valid, bs=bs, aug=aug)
     dls.c = 2
-    learn = face_learner(dls, arch, weights=None, loss_func=DistillLoss(), metrics=metrics or [], clip=1., seed=seed, wd=wd, n_out=2,
+    learn = face_learner(dls, arch, weights=None, loss_func=DistillLoss(w), metrics=metrics or [], clip=1., seed=seed, wd=wd, n_out=2,
         splitter=trainable_params, lin_ftrs=[], concat_pool=False, ps=.2, cbs=[EMA(.998), ProgressiveResize(schedule), *(cbs or [])])
     if start: load_body(learn.model[0], start)
     learn.model = DistillNet(learn.model, num_features_model(learn.model[0])).to(dls.device)

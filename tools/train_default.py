@@ -3,6 +3,7 @@
     pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES [--out models/gender_resnet18] [--runs runs/default]
     python tools/train_default.py FACES --start models/gender_resnet18.safetensors --small 0 --lr 2e-3   # goes on from a net
+    python tools/train_default.py FACES --leave lfw --out runs/no_lfw   # a trial: one source not trained on, all of it held out
     python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
     python tools/train_default.py FACES --measure --card   # the same, into its card
     python tools/train_default.py FACES --int8             # its twin in whole numbers
@@ -24,9 +25,11 @@ from gender_classifier.evalcli import disturbed
 from gender_classifier.evalreport import _DECIDED as DECIDED, card_figures, card_head
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, metrics_table, older, pct, rate
 from gender_classifier.export import export_learner, read_json, update_spec, write_card
+from gender_classifier.faces import MARGIN
 from gender_classifier.inference import Labeller
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
+from gender_classifier.memory import FaceAug
 from gender_classifier.pretrain import more_rows, prepare, pretrain, with_squares
 from gender_classifier.quantize import quantize_model
 from gender_classifier.splits import linked_groups
@@ -64,10 +67,14 @@ def read(root):
     return concat(read_utkface(root/'utkface'), read_celeba(root/'celeba'), read_lfw(root/'lfw'), read_neither(root/'not_a_face', 'neither')).df
 
 
-def prepared(root, runs):
-    "`prepare`, kept for a run that goes on"
-    fn = runs/'prepared.pkl'
-    if not fn.exists(): fn.write_bytes(pickle.dumps(prepare(read(root))))
+def prepared(root, runs, margin=MARGIN, leave=None):
+    "`prepare`, kept for a run that goes on; of the source `leave` everything is held out"
+    fn = runs/('prepared'+(f'-{margin:g}' if margin!=MARGIN else '')+(f'-no-{leave}' if leave else '')+'.pkl')
+    if not fn.exists():
+        df = read(root)
+        if leave and leave not in set(df.source): raise SystemExit(f'there is no source {leave}; there are {", ".join(sorted(set(df.source)))}')
+        df.loc[df.source==leave, 'split'] = 'test'
+        fn.write_bytes(pickle.dumps(prepare(df, margin=margin)))
     return pickle.loads(fn.read_bytes())
 
 
@@ -160,11 +167,11 @@ def card(root, out, n_robust=0):
     write_card(out, facts)
 
 
-def finish(learn, df, root, out, command):
+def finish(learn, df, root, out, command, margin=MARGIN):
     "Write the model, the names of what was held out, measure it and write its card"
     learn.dls.vocab,learn.loss_func = LABELS,SmoothBCE()
     n = df[~df.valid].groupby('source').size().to_dict()
-    spec = dict(labels=LABELS, size=112, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
+    spec = dict(labels=LABELS, size=112, margin=margin, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     calibrated(root, out, df[df.valid])
@@ -181,6 +188,10 @@ def main():
     p.add_argument('--small', type=int, default=4, help='of these, epochs at 64 px')
     p.add_argument('--lr', type=float, default=3e-3, help='peak of the learning rate')
     p.add_argument('--start', type=Path, help='safetensors file of the net to go on from')
+    p.add_argument('--margin', type=float, default=MARGIN, help='side of a crop as a multiple of the face')
+    p.add_argument('--zoom', type=float, nargs=2, default=[.75,1.1], metavar=('LEAST','MOST'), help='how much of a crop is seen in training, as shares of its side')
+    p.add_argument('--teacher', type=float, default=.5, metavar='W', help="weight of the teacher's numbers beside the labels")
+    p.add_argument('--leave', metavar='SOURCE', help='hold out all of a source: utkface, celeba or lfw')
     p.add_argument('--measure', action='store_true', help='measure the model that is there, and print its figures')
     p.add_argument('--card', action='store_true', help='measure the model that is there, and write its card')
     p.add_argument('--robust', type=int, default=600, metavar='N', help='faces that are blurred, turned, covered … for --measure and --card; 0: none')
@@ -193,13 +204,14 @@ def main():
     if a.measure: return print(measured(a.faces, a.out, a.robust)[1])
     with_big_pages()
     a.runs.mkdir(parents=True, exist_ok=True)
-    df,y = prepared(a.faces, a.runs)
+    df,y = prepared(a.faces, a.runs, a.margin, a.leave)
     x,y,valid = with_squares(df, load_crops(df.crop), y, n=2)
     rows = np.r_[:len(x), more_rows(df)]
     learn = pretrain(x[rows], y[rows], valid[rows], a.runs/'checkpoint.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, start=a.start,
-        metrics=shown(df))
-    args = [f'--{k} {getattr(a, k)}' for k in ('epochs','small','lr','start') if getattr(a, k)!=p.get_default(k)]
-    finish(learn, df, a.faces, a.out, ' '.join(['python tools/train_default.py FACES', *args]))
+        metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
+    said = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else v
+    args = [f'--{k} {said(getattr(a, k))}' for k in ('epochs','small','lr','start','margin','zoom','teacher','leave') if getattr(a, k)!=p.get_default(k)]
+    finish(learn, df, a.faces, a.out, ' '.join(['python tools/train_default.py FACES', *args]), a.margin)
 
 
 if __name__=='__main__': main()
