@@ -172,19 +172,21 @@ def speed(
         rows.append(dict(peer=p, cores=k, **{o:_range([r[o] for r in mine]) for o in ('ms','cpu','start','mb')}, ratio=ratio('ms'), cpu_ratio=ratio('cpu')))
     return rows
 
-# %% ../nbs/39_bench.ipynb #0786ae15
+# %% ../nbs/39_bench.ipynb #459a802b
 def _known_shapes(g):
     "{name: shape} of what flows through a graph"
     dims = {o.name:[d.dim_value for d in o.type.tensor_type.shape.dim] for o in (*g.input,*g.value_info,*g.output)}
     return dims | {o.name:list(o.dims) for o in g.initializer}
 
+_WEIGHTS = dict(Conv=1, ConvInteger=1, QLinearConv=3, Gemm=1, MatMul=1, MatMulInteger=1, QLinearMatMul=3) # {node: number of the input that holds its weights}
+
 def _node_macs(node, shapes):
-    "Multiplications of one node"
-    w = {'Conv':1, 'ConvInteger':1, 'QLinearConv':3}.get(node.op_type)
-    if w is None and node.op_type not in ('Gemm','MatMul','MatMulInteger','QLinearMatMul'): return 0
-    out,by = shapes.get(node.output[0]),shapes.get(node.input[w or 0])
-    if not out or not by or 0 in out+by: raise ValueError(f'the shapes of {node.name or node.op_type} are not known')
-    return math.prod(out)*(math.prod(by[1:]) if w else by[-1])
+    "Multiplications of one node for a batch of one; a batch is the only size that may be unknown"
+    if node.op_type not in _WEIGHTS: return 0
+    out,w = shapes.get(node.output[0], []),shapes.get(node.input[_WEIGHTS[node.op_type]], [])
+    if len(out)<2 or len(w)<2 or 0 in out[1:]+w: raise ValueError(f'the shapes of {node.name or node.op_type} are not known')
+    each = math.prod(w[1:]) if 'Conv' in node.op_type else math.prod(w)//out[-1] if node.op_type=='Gemm' else w[-2]
+    return max(out[0], 1)*math.prod(out[1:])*each
 
 def macs(
     fn, # An .onnx
@@ -310,7 +312,7 @@ def _install(peers, root, say):
         except PeerError as e: failed[p.name] = str(e)
     return here,failed
 
-# %% ../nbs/39_bench.ipynb #3b27044f
+# %% ../nbs/39_bench.ipynb #4a5163e7
 def _answers(peers, ours, df, out, progress, say):
     "{name: what it says}, {name: why it fell over}"
     tables,failed = {},{}
@@ -318,7 +320,7 @@ def _answers(peers, ours, df, out, progress, say):
         say(f'{p.name}: {len(df):,} pictures')
         try: tables[p.name] = said_of(df, ask_all(p, path, list(df.fn), out, progress))
         except PeerError as e:
-            if p.name==ours: raise
+            if p.name==ours: raise PeerError(f'{ours}: {e}') from None
             failed[p.name] = str(e)
     return tables,failed
 
