@@ -1,4 +1,4 @@
-"Everything is read from settings.ini; the wheel also carries the default model and the page of the app"
+"Everything is read from settings.ini; the wheel also carries the default model, the page of the app and what runs other models"
 import shlex, shutil, warnings
 from configparser import ConfigParser
 from pathlib import Path
@@ -36,7 +36,7 @@ setup(
     long_description=(root/'README.md').read_text(encoding='utf-8') if (root/'README.md').exists() else '',
     long_description_content_type='text/markdown', license='Apache-2.0', license_files=['LICENSE'],
     author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
-    packages=find_packages(include=[pkg, f'{pkg}.*']), package_data={pkg: ['static/*.js', 'static/*.css']}, cmdclass={'build_py': BuildWithModel},
+    packages=find_packages(include=[pkg, f'{pkg}.*']), package_data={pkg: ['static/*.js', 'static/*.css', 'runners/*.js', 'runners/*.py']}, cmdclass={'build_py': BuildWithModel},
     python_requires=f">={cfg['min_python']}", install_requires=reqs[''],
     extras_require={'examples': reqs['examples_'], 'train': reqs['train_'], 'data': reqs['train_'] + reqs['data_'], 'distill': reqs['train_'] + reqs['distill_'],
                     'dev': reqs['examples_'] + reqs['train_'] + reqs['data_'] + reqs['dev_']},

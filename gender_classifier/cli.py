@@ -569,7 +569,8 @@ def parser():
     from gender_classifier.datacli import add_data
     from gender_classifier.evalcli import add_eval
     from gender_classifier.studycli import add_study
-    for add in (add_eval, add_study, add_data): add(sub)
+    from gender_classifier.benchcli import add_bench
+    for add in (add_eval, add_bench, add_study, add_data): add(sub)
     return p
 
 # %% ../nbs/40_cli.ipynb #888ffde5

@@ -194,15 +194,15 @@ def run_evaluate(args):
     return int(len(ev.skipped)>0)
 
 # %% ../nbs/42_evalcli.ipynb #00e18227
-def _data_args(p, min_age=True):
+def _data_args(p, min_age=True, threads=True, nargs='+'):
     "What all of these commands take"
-    p.add_argument('data', nargs='+', metavar='DATA', help='folder of a data set, as for train, or of several')
+    p.add_argument('data', nargs=nargs, metavar='DATA', help='folder of a data set, as for train, or of several')
     p.add_argument('--neither', action='append', default=[], metavar='NAME', help='a folder of this name holds pictures of neither; may be given several times')
     p.add_argument('--part', choices=['all','train','valid','test'], default='all', help='only this part, as the data set or data split divides it (default: all)')
     p.add_argument('--held-out', metavar='FILE', help='only the pictures of this list, such as models/gender_resnet18.held_out.txt')
     p.add_argument('--state', metavar='FOLDER', help='where is written down what was changed in DATA, if data commands were given a --state')
     if min_age: p.add_argument('--min-age', type=_number, default=0, metavar='YEARS', help='leave out faces known to be younger, but for the figures by age (default: 0)')
-    p.add_argument('--threads', type=_count, metavar='N', help='photos worked on side by side (default: as many as there are processors, at most 8)')
+    if threads: p.add_argument('--threads', type=_count, metavar='N', help='photos worked on side by side (default: as many as there are processors, at most 8)')
 
 def _add_evaluate(sub):
     p = _command(sub, 'evaluate', run_evaluate, 'measure a model: how often it is right, for whom, and how sure one can be of that', epilog=EVALUATE_EPILOG)

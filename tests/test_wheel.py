@@ -59,6 +59,10 @@ def test_wheel_carries_model_and_page(wheel, project):
 def test_wheel_carries_what_the_browser_runs(wheel, project):
     assert {f'gender_classifier/static/{o.name}' for o in (project/'gender_classifier/static').iterdir()} <= set(ZipFile(wheel).namelist())
 
+def test_wheel_carries_what_runs_the_peers(wheel, project):
+    here = [o for o in (project/'gender_classifier/runners').iterdir() if o.suffix in ('.js', '.py')]
+    assert len(here) > 4 and {f'gender_classifier/runners/{o.name}' for o in here} <= set(ZipFile(wheel).namelist())
+
 def test_model_is_there(project):
     assert [o for o in carried if not (project/o).exists()] == []
 
