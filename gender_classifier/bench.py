@@ -271,7 +271,7 @@ def floor(
 )->dict: # macs (of the network for one face, and of the face finder for the middle photo), gflops, floor (ms), stages (ms), shape
     "What this processor could do a photo in, and what it does"
     from gender_classifier.inference import Labeller
-    labeller,shapes = Labeller(model),[_shape(o) for o in fns]
+    labeller,shapes = Labeller(model, precision='fp32'),[_shape(o) for o in fns] # as the peak is
     stage_times(labeller, fns[:5])
     stages,gflops = stage_times(labeller, fns),peak_gflops()
     n = {}

@@ -73,9 +73,10 @@ def our_peer(
 )->Peer:
     "A model of ours as a peer; raises `ModelError`"
     from gender_classifier.core import sha256
-    from gender_classifier.inference import find_model
+    from gender_classifier.inference import find_model, load_spec, precision_file
     fn = find_model(model).resolve()
-    return Peer(fn.stem, sha256(fn)[:8], runner='ours.py', option=str(fn))
+    used = precision_file(fn, load_spec(fn.with_suffix('.json')))
+    return Peer(fn.stem, sha256(used)[:8], runner='ours.py', option=str(fn))
 
 def other_peer(
     name:str,

@@ -12,5 +12,5 @@ def face(p):
 
 def look(file): return [face(o) for o in labeller.label(file)]
 
-serve(look, backend=f'onnxruntime and OpenCV, {labeller.device}', threads=cv2.getNumThreads(),
+serve(look, backend=f'onnxruntime and OpenCV, {labeller.device}, {labeller.precision}', threads=cv2.getNumThreads(),
       versions={'gender_classifier': gender_classifier.__version__, 'onnxruntime': onnxruntime.__version__, 'opencv': cv2.__version__})
