@@ -54,6 +54,7 @@ def exported(tmp):
     shutil.copytree(root/'nbs', tmp/'nbs', ignore=shutil.ignore_patterns('.*'))
     (tmp/'gender_classifier').mkdir()
     shutil.copy(root/'gender_classifier/__init__.py', tmp/'gender_classifier')
+    for o in root.glob('gender_classifier/*/__init__.py'): shutil.copytree(o.parent, tmp/'gender_classifier'/o.parent.name, ignore=shutil.ignore_patterns('__pycache__')) # written by hand
     subprocess.run([sys.executable, '-c', 'from nbdev.doclinks import nbdev_export; nbdev_export()'], cwd=tmp, check=True)
     return tmp/'gender_classifier'
 
