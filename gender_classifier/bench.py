@@ -155,7 +155,7 @@ def time_peers(
 def _plural(k, what): return f'{k} {what}{"s"*(k!=1)}'
 def _cores(k): return _plural(k, 'core')
 
-# %% ../nbs/39_bench.ipynb #c357cfea
+# %% ../nbs/39_bench.ipynb #3c30aaa9
 def _range(v):
     "The middle of numbers, and the smallest and largest"
     v = [o for o in v if o is not None]
@@ -164,13 +164,13 @@ def _range(v):
 def speed(
     times:list, # From `time_peers`
     ours:str, # Name of the one that the others are compared with
-)->list: # Of dicts: peer, cores, ms, cpu, start, mb, ratio, cpu_ratio (ours to the peer's), each value, low, high over rounds
+)->list: # Of dicts: peer, cores, threads (as it says), and value, low, high over rounds of ms, cpu, start, mb, ratio, cpu_ratio (ours to the peer's)
     "The rounds put together"
     by,rows = {(o['peer'],o['cores'],o['round']):o for o in times},[]
     for p,k in dict.fromkeys((o['peer'],o['cores']) for o in times):
         mine = [o for o in times if (o['peer'],o['cores'])==(p,k)]
         def ratio(key): return _range([b[key]/o[key] for o in mine if (b := by.get((ours,k,o['round']))) and o[key] and b[key]])
-        rows.append(dict(peer=p, cores=k, **{o:_range([r[o] for r in mine]) for o in ('ms','cpu','start','mb')}, ratio=ratio('ms'), cpu_ratio=ratio('cpu')))
+        rows.append(dict(peer=p, cores=k, **{o:_range([r[o] for r in mine]) for o in ('ms','cpu','start','mb')}, ratio=ratio('ms'), cpu_ratio=ratio('cpu'), threads=mine[0].get('ready', {}).get('threads')))
     return rows
 
 # %% ../nbs/39_bench.ipynb #459a802b
@@ -392,7 +392,7 @@ def _columns(res):
     for key,name,fmt in (('start','s to the first answer','.1f'),('mb','MB','.0f')):
         if cores: yield name,lambda p,key=key,fmt=fmt: _num(_find(res['speed'], peer=p, cores=cores[0]).get(key), fmt)
 
-# %% ../nbs/39_bench.ipynb #d9880856
+# %% ../nbs/39_bench.ipynb #62f909c6
 def _md_main(res):
     "What one chooses by"
     cols,rows = list(_columns(res)),[]
@@ -409,8 +409,8 @@ def _md_faces(res):
 
 def _md_speed(res):
     "Cores, ratios, and on what each runs"
-    def on(p): return ', '.join(str(o) for o in (res['peers'][p].get('backend'), _plural(res['peers'][p]['threads'], 'thread') if 'threads' in res['peers'][p] else None) if o)
-    rows = [[o['peer'], o['cores'], _num(o['ms']), _num(o['cpu']), *(('','') if o['peer']==res['ours'] else (_spread(o['ratio']), _spread(o['cpu_ratio']))), on(o['peer'])] for o in res['speed']]
+    def on(o): return ', '.join(x for x in (res['peers'][o['peer']].get('backend'), o['threads'] and _plural(o['threads'], 'thread')) if x)
+    rows = [[o['peer'], o['cores'], _num(o['ms']), _num(o['cpu']), *(('','') if o['peer']==res['ours'] else (_spread(o['ratio']), _spread(o['cpu_ratio']))), on(o)] for o in res['speed']]
     return md_table([['', 'cores', 'ms a photo', 'processor ms', 'ours / peer', 'of processor time', 'runs on'], *rows]) if rows else ''
 
 # %% ../nbs/39_bench.ipynb #a147d669

@@ -4,6 +4,7 @@ import cv2, gender_classifier, onnxruntime
 from gender_classifier.inference import Labeller
 from common import serve
 
+cv2.setNumThreads(int(sys.argv[2])) # it counts the machine's processors, not those this process may use
 labeller = Labeller(sys.argv[3] if len(sys.argv) > 3 else None)
 
 def face(p):
