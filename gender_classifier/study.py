@@ -388,7 +388,7 @@ an accuracy of {acc:.1f} % has a 95 % interval of {lo:.1f} to {hi:.1f} %, so row
 """
 WEIGHTS = {'': 'Nets start from random weights, where nothing else is said.',
     'face': """Those with `face` in their name start from the weights that come with the project, which learned from CelebA's part for training
-among others. The test is drawn from the part that they never saw, but their validation figures, and with them the epochs to converge, are flattered.""",
+among others, at 112 pixels: at 64 they are out of their element. The test is drawn from the part that they never saw, but their validation figures, and with them the epochs to converge, are flattered.""",
     'imagenet': 'Those with `imagenet` in their name start from weights for ImageNet.'}
 NO_IMAGENET = """What ImageNet weights change was not measured: they could not be fetched where these runs were made. Where they can be had, a configuration
 with `"weights": "imagenet"` measures it. By He, Girshick and Dollár (2019) they chiefly shorten training, and raise accuracy where pictures are few."""
