@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np, pandas as pd
 from .atomic import Log, write_file
 from .compare import paired_difference
-from .core import LABELS, n_cpus
+from .core import LABELS, PictureError, n_cpus, open_image
 from .evaluate import md_table, pct
 from .intervals import balanced, rate
 from .peers import LEFT_OUT, PeerError, Runner, held_to, install_peer, runner_env
@@ -74,10 +74,8 @@ def _ask(peer, path, fns, log, progress, timeout):
 
 # %% ../nbs/39_bench.ipynb #37784e5a
 def _shape(fn):
-    "Height and width of an upright picture; only its header is read"
-    from PIL import Image
-    with Image.open(fn) as img: (w,h),turned = img.size,img.getexif().get(274, 1)>4
-    return (w,h) if turned else (h,w)
+    "Height and width of an upright picture; raises `PictureError`"
+    return open_image(fn).size[::-1]
 
 def main_answer(
     fn, # The picture
@@ -87,7 +85,9 @@ def main_answer(
     from gender_classifier.faces import Face, main_face
     boxed = [o for o in faces if o.get('box')]
     if len(boxed)<2: return (boxed or faces or [{}])[0]
-    return boxed[main_face([Face(np.array(o['box'], np.float32), i, None) for i,o in enumerate(boxed)], _shape(fn)).score]
+    try: shape = _shape(fn)
+    except PictureError: return max(boxed, key=lambda o: o['box'][2]*o['box'][3])
+    return boxed[main_face([Face(np.array(o['box'], np.float32), i, None) for i,o in enumerate(boxed)], shape).score]
 
 def said_of(
     df:pd.DataFrame, # `fn`, `labels`
@@ -265,12 +265,17 @@ def _finder_macs(shapes):
     side = lambda o, s: math.ceil(o/max(max(s)/MAX_SIDE, 1)/32)*32 # it pads to 32 pixels
     return macs(fn)*median(side(a, (a,b))*side(b, (a,b)) for a,b in shapes)/(h*w)
 
+def _can_open(fn):
+    try: return bool(_shape(fn))
+    except PictureError: return False
+
 def floor(
     model, # Its .onnx
     fns, # Photos
 )->dict: # macs (of the network for one face, and of the face finder for the middle photo), gflops, floor (ms), stages (ms), shape
     "What this processor could do a photo in, and what it does"
     from gender_classifier.inference import Labeller
+    fns = [o for o in fns if _can_open(o)]
     labeller,shapes = Labeller(model, precision='fp32'),[_shape(o) for o in fns] # as the peak is
     stage_times(labeller, fns[:5])
     stages,gflops = stage_times(labeller, fns),peak_gflops()
@@ -360,7 +365,8 @@ def run_bench(
     tables,lost = _answers(here, ours, df, out, progress, say)
     here = [o for o in here if o[0].name in tables]
     times,late,fns = _timed(here, ours, df, timed, cores, rounds, say)
-    low = _floor_apart(models[0].option, fns) if rounds and models[0].runner=='ours.py' else None
+    try: low = _floor_apart(models[0].option, fns) if rounds and models[0].runner=='ours.py' else None
+    except PeerError as e: low = say(str(e))
     res = _results([*models,*peers], ours, df, tables, times, failed|lost|late, low, dict(n=n, seed=seed, timed=len(fns), rounds=rounds))
     write_file(Path(out)/'results.json', (json.dumps(res, indent=1)+'\n').encode())
     return res

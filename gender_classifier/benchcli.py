@@ -76,7 +76,7 @@ Each peer is installed once, with fixed versions, from the public registries of 
 One that cannot be had, or that falls over, says why in its row.
 
 OUT keeps every answer, so a benchmark that was cut off, or is given more pictures, only asks for the rest; times are taken anew. Answers belong to a
-peer's version and to a model's content: after a change in how this program finds faces, give another OUT. OUT/results.json has all figures, and no names of files.
+peer's version and to a model's content: after a change in how this program finds faces, give another OUT. OUT/results.json has all figures, and no names of pictures.
 
 A program that is added reads the path of a picture as a line of JSON, and answers with a line such as
 {"file": PATH, "faces": [{"box": [x, y, width, height], "gender": "female", "score": 0.9}], "ms": 12.3, "cpu": 12.1, "error": null}

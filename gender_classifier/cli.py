@@ -197,8 +197,8 @@ def _add_label(sub):
     _add_precision(p, 'auto')
 
 def _add_precision(p, default):
-    p.add_argument('--precision', choices=['auto','fp32','int8'], default=default, help='numbers the network computes with: int8 is quicker and nearly the same, '
-        f'auto takes it where the model has it and the processor instructions for it (default: {default})')
+    p.add_argument('--precision', choices=['auto','fp32','int8'], default=default, help='numbers the network computes with: int8 is quicker and nearly the same where the processor has instructions for it, and '
+        f'no quicker and less exact elsewhere; auto chooses (default: {default})')
 
 LABEL_EPILOG = """A decision is female, male, neither (no label is likely) or unsure (it could be more than one, or hardly any).
 A photo in which no face is found is looked at whole, and says so.

@@ -319,6 +319,7 @@ def _add_calibrate(sub):
     p.add_argument('--error', type=_share, default=.02, metavar='P', help='share of the faces of each label that may be called something else (default: 0.02)')
     p.add_argument('--confidence', type=_share, metavar='P', help='how sure to be that this calibration keeps it, from 0.5 up, such as 0.9 (default: it is kept in the mean over calibrations)')
     p.add_argument('--dry-run', action='store_true', help='only say what would be written')
+    p.set_defaults(precision='fp32')
 
 CALIBRATE_EPILOG = """Give pictures the model was not trained on, of the kind it will meet: what is promised holds for such pictures only.
 For 2 % errors, about 100 faces of each label are the least, since half of them check what the other half chose; a few hundred are better.

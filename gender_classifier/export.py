@@ -19,7 +19,7 @@ from fastcore.basics import ifnone, listify
 from .core import sha256
 from .evaluate import md_table
 from .faces import DETECTOR, MARGIN
-from .inference import ModelError, check_spec
+from .inference import TWIN, ModelError, check_spec
 from torch import nn
 
 # %% ../nbs/31_export.ipynb #e229158a
@@ -374,7 +374,7 @@ def _staged(
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 # %% ../nbs/31_export.ipynb #d3621ff0
-_PRECISION = ('bf16','channels_last','mixed_precision','non_native_mixed_precision')
+_PRECISION = ('bf16','channels_last','pool_first','im2_col','mixed_precision','non_native_mixed_precision')
 
 def _export_pickle(learn, fn, spec):
     "`learn.export`, after which `learn` is as before whatever happens"
@@ -419,6 +419,7 @@ def export_learner(
         spec['sha256'] = {o[1:]:sha256(f'{tmp}{o}') for o in SUFFIXES[:3] if Path(f'{tmp}{o}').exists()}
         Path(f'{tmp}.md').write_text(model_card(spec, card), encoding='utf-8')
         _write_json(f'{tmp}.json', spec)
+    Path(f'{stem}{TWIN}').unlink(missing_ok=True) # of another network
     return Path(f'{stem}.onnx')
 
 # %% ../nbs/31_export.ipynb #35c84de1
@@ -439,6 +440,7 @@ def update_spec(
     fixed = sorted(set(changes)-{'thresholds','neither_below','temperature','calibration','margin','detector','training'})
     if fixed: raise ExportError(f'{", ".join(fixed)} cannot be changed any more: export the learner again.')
     stem,spec = Path(stem),{**read_json(stem), **changes}
+    if set(changes)&{'thresholds','neither_below','temperature','margin'}: spec.pop('int8', None) # was measured with others
     with _staged(stem) as tmp: _write_json(f'{tmp}.json', spec)
     return spec
 

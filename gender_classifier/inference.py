@@ -126,6 +126,7 @@ def default_model()->Path: # Its .onnx
 
 # %% ../nbs/02_inference.ipynb #9f88c5f0
 PICKLES = {'.pkl','.pickle','.pth','.pt'} # suffixes of files that can run anything when they are opened
+TWIN = '.int8.onnx' # what the name of a model's twin in whole numbers ends with
 
 def find_model(
     path=None, # .onnx, .json, or their name without a suffix; the default model if None
@@ -134,13 +135,12 @@ def find_model(
     if path is None: return default_model()
     fn = Path(path)
     if fn.suffix.lower() in PICKLES: _refuse(fn, 'it is a pickle, which can run anything when it is opened; "gender_classifier export" makes an .onnx of one you trust')
+    if fn.name.endswith(TWIN): _refuse(fn, f"it is the twin of a model: name the model, {fn.name.removesuffix(TWIN)}.onnx, and precision='int8' (--precision int8)")
     if fn.suffix=='.json' or not fn.is_file(): fn = fn.with_suffix('.onnx') if fn.suffix in ('.json','.onnx') else fn.with_name(f'{fn.name}.onnx')
     if not fn.is_file(): raise ModelError(f'There is no model at {path}')
     return fn
 
 # %% ../nbs/02_inference.ipynb #7e8933d2
-TWIN = '.int8.onnx' # what the name of a model's twin of whole numbers ends with
-
 def _check_hash(fn, spec):
     "Refuse a network that is not the one the JSON was written for"
     key = TWIN[1:] if fn.name.endswith(TWIN) else 'onnx'
@@ -183,13 +183,14 @@ def precision_file(
     fn, # The .onnx of a model
     spec, # Its `Spec`
     precision:str='auto', # 'fp32', 'int8', or 'auto' for the one that suits this machine
-    gpu:bool=False, # Will it run on a GPU?
+    gpu:bool=None, # Will it run on a GPU? By default if onnxruntime has one
 )->Path: # `fn`, or its twin of whole numbers, NAME.int8.onnx
     "Which file of a model to open; raises `ModelError`"
     if precision not in ('auto','fp32','int8'): raise ValueError(f"precision is 'auto', 'fp32' or 'int8', not {precision!r}")
     twin = Path(fn).with_suffix(TWIN)
     has = isinstance(spec.sha256, dict) and TWIN[1:] in spec.sha256 and twin.is_file()
     if precision=='int8' and not has: _refuse(twin, 'there is no such file that belongs to the model; "gender_classifier quantize" makes it')
+    if gpu is None: gpu = 'CUDAExecutionProvider' in ort.get_available_providers()
     return twin if has and (precision=='int8' or precision=='auto' and fast_int8() and not gpu) else Path(fn)
 
 # %% ../nbs/02_inference.ipynb #c88829f7
@@ -202,7 +203,7 @@ def open_model(
     fn = Path(fn)
     spec = load_spec(fn.with_suffix('.json'))
     providers = [o for o in ('CUDAExecutionProvider','CPUExecutionProvider') if o in ort.get_available_providers()]
-    fn = precision_file(fn, spec, precision, gpu=len(providers)>1)
+    fn = precision_file(fn, spec, precision)
     _check_hash(fn, spec)
     if len(providers)>1 and hasattr(ort, 'preload_dlls'): ort.preload_dlls()
     try: sess = ort.InferenceSession(str(fn), _session_options(threads), providers=providers)
@@ -330,7 +331,7 @@ class Labeller:
     ):
         self.path,self.threads = find_model(path),threads or n_cpus()
         self.session,self.spec = open_model(self.path, precision=precision)
-        self.precision = 'fp32' if precision_file(self.path, self.spec, precision, self.device=='CUDA')==self.path else 'int8'
+        self.precision = 'fp32' if precision_file(self.path, self.spec, precision)==self.path else 'int8'
         self.detector = detector if callable(detector) else get_detector(detector)
         self.bs = bs or (64 if self.device=='CUDA' else 8)
         self.score = score if score is not None else self.spec.detector.get('score', SCORE)

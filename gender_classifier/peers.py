@@ -7,7 +7,7 @@ __all__ = ['PEERS', 'LEFT_OUT', 'Peer', 'PeerError', 'find_peers', 'our_peer', '
            'install_peer', 'runner_cmd', 'held_to', 'Runner']
 
 # %% ../nbs/38_peers.ipynb #e10d9ab2
-import hashlib, json, os, queue, shutil, subprocess, sys, tempfile, threading, time
+import hashlib, json, os, queue, re, shutil, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -76,14 +76,15 @@ def our_peer(
     from gender_classifier.inference import find_model, load_spec, precision_file
     fn = find_model(model).resolve()
     used = precision_file(fn, load_spec(fn.with_suffix('.json')))
-    return Peer(fn.stem, sha256(used)[:8], runner='ours.py', option=str(fn))
+    version = hashlib.sha1((sha256(used)+sha256(fn.with_suffix('.json'))).encode()).hexdigest()[:8] # thresholds and margin are in the JSON
+    return Peer(fn.stem, version, runner='ours.py', option=str(fn))
 
 def other_peer(
     name:str,
     cmd:list, # Program and arguments
 )->Peer:
     "Any program as a peer; raises `PeerError`"
-    if not name or name in PEERS: raise PeerError(f'{name or "a program without a name"} cannot be added: give it a name that is not taken')
+    if not re.fullmatch(r'[\w.-]+', name) or name in PEERS: raise PeerError(f'{name or "a program without a name"} cannot be added: give it a name of letters, digits, ".", "-" that is not taken')
     if not cmd or not shutil.which(cmd[0]): raise PeerError(f'{name} cannot be started: there is no program {cmd[0] if cmd else ""}'.rstrip())
     return Peer(name, hashlib.sha1(json.dumps(cmd).encode()).hexdigest()[:8], cmd=list(cmd))
 
@@ -254,11 +255,17 @@ def close(self:Runner, kill=False):
     self.proc.stdout.close(), self.err.close()
 
 @patch
+def _reap_plain(self:Runner):
+    "`_reap` where the system has no `wait4`"
+    try: self.proc.wait(10)
+    except subprocess.TimeoutExpired: self.proc.kill(), self.proc.wait()
+
+@patch
 def _reap(self:Runner):
     "Wait for the end of the process"
     end = time.time()+10
     while self.proc.returncode is None and time.time()<end:
-        if not hasattr(os, 'wait4'): self.proc.wait(10); return
+        if not hasattr(os, 'wait4'): return self._reap_plain()
         pid,status,usage = os.wait4(self.proc.pid, os.WNOHANG)
         if pid: self.proc.returncode,self.mb = os.waitstatus_to_exitcode(status),self.mb or _peak_after(usage)
         else: time.sleep(.01)

@@ -248,7 +248,7 @@ def measure(
     keys = {o:_key(o, base, how) for o in fns}
     with Store(state_folder(root, state)/'measures.sqlite') as store:
         todo = [(o,k) for o,k in keys.items() if k and not _is_known(k, store.known, faces)]
-        if todo: _measure_all(store, todo, (labeller or Labeller(threads=1)) if faces else None, n_workers or n_cpus(), progress)
+        if todo: _measure_all(store, todo, (labeller or Labeller(threads=1, precision='fp32')) if faces else None, n_workers or n_cpus(), progress)
         df = store.rows([k[0] if k else '' for k in keys.values()])
     df.index = pd.Index(fns, name='fn')
     return _typed(df, [k is None for k in keys.values()])

@@ -113,10 +113,10 @@ def calibrated(root, out, df):
     return res
 
 def quantized(root, out, n=512):
-    "Make the twin in whole numbers: ranges from `n` training pictures of each source, checked on all held-out pictures"
+    "Make the twin in whole numbers: ranges from `n` training pictures, as many of each source, checked on all held-out pictures"
     names,df = set(names_file(out).read_text(encoding='utf-8').split()),read(root)
     held = df.fn.map(lambda o: key(root, o)).isin(names)
-    some = df[~held].groupby('source', group_keys=False).sample(n//df.source.nunique(), random_state=42)
+    some = df[~held].sample(frac=1, random_state=42).groupby('source').head(n//df.source[~held].nunique())
     spec = read_json(out)
     return quantize_model(out, *(load_crops(make_crops(o, spec['size'], spec['margin'])[0].crop) for o in (some,df[held])))
 
@@ -175,7 +175,8 @@ def finish(learn, df, root, out, command, margin=MARGIN):
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     calibrated(root, out, df[df.valid])
-    quantized(root, out)
+    try: quantized(root, out)
+    except ValueError as e: print(f'{out} has no twin in whole numbers: {e}')
     card(root, out)
 
 
@@ -207,10 +208,11 @@ def main():
     df,y = prepared(a.faces, a.runs, a.margin, a.leave)
     x,y,valid = with_squares(df, load_crops(df.crop), y, n=2)
     rows = np.r_[:len(x), more_rows(df)]
-    learn = pretrain(x[rows], y[rows], valid[rows], a.runs/'checkpoint.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, start=a.start,
-        metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
     said = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else v
     args = [f'--{k} {said(getattr(a, k))}' for k in ('epochs','small','lr','start','margin','zoom','teacher','leave') if getattr(a, k)!=p.get_default(k)]
+    own = '-'+hashlib.sha1(' '.join(args).encode()).hexdigest()[:6] if args else '' # a run of other options is another run
+    learn = pretrain(x[rows], y[rows], valid[rows], a.runs/f'checkpoint{own}.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, start=a.start,
+        metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
     finish(learn, df, a.faces, a.out, ' '.join(['python tools/train_default.py FACES', *args]), a.margin)
 
 

@@ -44,7 +44,7 @@ def main():
     df = held_out(a.faces, a.out)
     df = older(df[in_calibration(a.faces, a.out, df)], 10).reset_index(drop=True)
     if a.sample: df = df.sample(min(a.sample, len(df)), random_state=42).reset_index(drop=True)
-    lbl = Labeller(f'{a.out}.onnx')
+    lbl = Labeller(f'{a.out}.onnx', precision='fp32')
     res = list(tqdm(in_order(partial(views, lbl=lbl, margins=a.margins), df.fn, lbl.threads), total=len(df), unit=' photos'))
     read = np.array([o is not None for o in res])
     if not read.any(): sys.exit('not one of the pictures could be read')
