@@ -44,7 +44,7 @@ def test_agrees_with_the_graph(arch, tmp_path):
         assert np.allclose(grad.mean((1,2))+diff.mean(), looker.logits(x)[:,i], atol=1e-3)
 
 def test_shipped_model_agrees(shipped):
-    labeller, x = Labeller(default_model()), faces(size=shipped.size)
+    labeller, x = Labeller(default_model(), precision='fp32'), faces(size=shipped.size)
     assert np.abs(shipped.probs(x)-labeller.probs(x)).max() < 1e-4
     cam, own = labeller.maps(x)[:,0], shipped.maps(x, 'female')
     assert np.corrcoef(cam.ravel(), own.ravel())[0,1] > .9999
@@ -146,7 +146,7 @@ def test_names_places_that_matter(shipped, shared_data):
     from gender_classifier.faces import crop_face, find_faces, main_face
     x = [np.asarray(open_image(o)) for o in fns]
     x = np.stack([crop_face(a, main_face(find_faces(a), a.shape[:2]), shipped.size) for a in x])
-    labeller = Labeller(default_model())
+    labeller = Labeller(default_model(), precision='fp32')
     told = [shipped.labels[o] for o in labeller.probs(x).argmax(1)]
     gap = deletion_gap(deletion(labeller, x, shipped.maps(x, told), told, shipped.centres()))
     assert gap['first'] > .5 and gap['last'] > .2
