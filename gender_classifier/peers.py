@@ -244,6 +244,7 @@ def ask(self:Runner,
     self.first = self.first or time.perf_counter()-self.start
     return d
 
+# %% ../nbs/38_peers.ipynb #aec7ff01
 @patch
 def close(self:Runner, kill=False):
     "End the process; `mb` is then the largest memory it held"
@@ -251,7 +252,7 @@ def close(self:Runner, kill=False):
     if kill: self.proc.kill()
     try: self.proc.stdin.close()
     except OSError: pass
-    self._reap()
+    (self._reap if hasattr(os, 'wait4') else self._reap_plain)()
     self.proc.stdout.close(), self.err.close()
 
 @patch
@@ -265,7 +266,6 @@ def _reap(self:Runner):
     "Wait for the end of the process"
     end = time.time()+10
     while self.proc.returncode is None and time.time()<end:
-        if not hasattr(os, 'wait4'): return self._reap_plain()
         pid,status,usage = os.wait4(self.proc.pid, os.WNOHANG)
         if pid: self.proc.returncode,self.mb = os.waitstatus_to_exitcode(status),self.mb or _peak_after(usage)
         else: time.sleep(.01)
