@@ -48,7 +48,7 @@ def kernels(p):
         except psutil.NoSuchProcess: return False # it has just ended
     return [o for o in psutil.Process(p.pid).children(recursive=True) if is_kernel(o)]
 
-def until(cond, seconds=30):
+def until(cond, seconds=60):
     "Wait until `cond()` is true; what it gave"
     end = time.monotonic()+seconds
     while not (res := cond()) and time.monotonic()<end: time.sleep(.1)
