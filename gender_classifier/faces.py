@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['DETECTOR_NAME', 'DETECTOR_URL', 'DETECTOR_SHA256', 'SCORE', 'MAX_SIDE', 'DETECTOR', 'SIZE', 'MARGIN', 'DetectorError',
-           'yunet_path', 'Face', 'get_detector', 'find_faces', 'roll', 'crop_face', 'main_face']
+           'yunet_path', 'Face', 'session_options', 'get_detector', 'find_faces', 'roll', 'crop_face', 'main_face']
 
 # %% ../nbs/01_faces.ipynb #6e1ca8db
 import http.client, os, threading, urllib.request, warnings
 from pathlib import Path
 from typing import NamedTuple
-import cv2, numpy as np
+import cv2, numpy as np, onnxruntime as ort
 from .core import cache_dir, open_image, sha256
 
 # %% ../nbs/01_faces.ipynb #414e6af3
@@ -59,6 +59,56 @@ class Face(NamedTuple):
     @property
     def centre(self): return self.box[:2]+self.box[2:]/2
 
+# %% ../nbs/01_faces.ipynb #9ab5a61d
+def session_options(
+    threads:int=1, # Of one run
+):
+    "onnxruntime kept to `threads` threads, none of which waits by spinning"
+    so = ort.SessionOptions()
+    so.intra_op_num_threads,so.inter_op_num_threads,so.log_severity_level = threads,1,4
+    so.enable_mem_pattern = False # patterns are for inputs of one size; ours vary
+    so.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    return so
+
+def _any_size(data):
+    "YuNet's file with names in place of 640 and 640: field 1 of a dimension, a number, becomes field 2, a text, of the same three bytes"
+    at = data.index(b'\n\x05input\x12')
+    return data[:at]+data[at:].replace(b'\x08\x80\x05', b'\x12\x01h', 1).replace(b'\x08\x80\x05', b'\x12\x01w', 1)
+
+# %% ../nbs/01_faces.ipynb #b62d920c
+def _candidates(
+    out, # Of one grid: 'cls' and 'obj' (n,1), 'bbox' (n,4), 'kps' (n,10)
+    stride, # Side of a cell, pixels
+    cols, # Cells in a row
+    score, # Lowest score
+): # float32 (m, 15): x, y, width, height, five landmarks, score
+    "Faces before those that overlap are merged, as `FaceDetectorYN` of OpenCV reads them"
+    p = np.sqrt(out['cls'].clip(0,1)*out['obj'].clip(0,1))[:,0]
+    i = np.flatnonzero(p>=score)
+    cell = np.stack([i%cols,i//cols], 1)
+    with np.errstate(over='ignore'): wh = np.exp(out['bbox'][i,2:])*stride
+    xy = (cell+out['bbox'][i,:2])*stride-wh/2
+    pts = (np.tile(cell, 5)+out['kps'][i])*stride
+    res = np.concatenate([xy,wh,pts,p[i,None]], 1, dtype=np.float32)
+    return res[(abs(res)<1e6).all(1)] # on tiny pictures boxes may be endless
+
+# %% ../nbs/01_faces.ipynb #93f8ec50
+class _YuNet:
+    "YuNet by onnxruntime, on one thread; it may be used from several"
+    name = DETECTOR['name']
+    def __init__(self, path):
+        self.net = ort.InferenceSession(_any_size(Path(path).read_bytes()), session_options(), providers=['CPUExecutionProvider'])
+        self.out = [o.name for o in self.net.get_outputs()]
+
+    def __call__(self, bgr, score):
+        h,w = bgr.shape[:2]
+        x = np.zeros((1, 3, -(-h//32)*32, -(-w//32)*32), np.float32) # black is added on the right and below
+        x[0,:,:h,:w] = bgr.transpose(2,0,1)
+        out = dict(zip(self.out, self.net.run(None, {'input': x})))
+        rows = np.concatenate([_candidates({k[:-len(f'_{s}')]:v[0] for k,v in out.items() if k.endswith(f'_{s}')}, s, x.shape[3]//s, score) for s in (8,16,32)])
+        keep = cv2.dnn.NMSBoxes(rows[:,:4].astype(int).tolist(), rows[:,14].tolist(), score, .3, top_k=5000) if len(rows) else []
+        return [Face(o[:4], float(o[14]), o[4:14].reshape(5,2)) for o in rows[np.asarray(keep, int)]]
+
 # %% ../nbs/01_faces.ipynb #abc05c08
 _MEAN_LANDMARKS = np.array([[.31,.38],[.69,.38],[.5,.58],[.35,.77],[.65,.77]], np.float32) # in units of the box, averaged over frontal faces
 
@@ -72,19 +122,6 @@ class _Haar:
         with self.lock: boxes,_,lvl = self.net.detectMultiScale3(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), 1.1, 5, minSize=(24,24), outputRejectLevels=True)
         return [Face(b, float(1-np.exp(-max(l,0)/5)), b[:2]+_MEAN_LANDMARKS*b[2:])
                 for b,l in zip(np.array(boxes, np.float32).reshape(-1,4), np.ravel(lvl))]
-
-# %% ../nbs/01_faces.ipynb #93f8ec50
-class _YuNet:
-    "YuNet through `cv2.FaceDetectorYN`; one network a thread, since it keeps the size of its last input"
-    name = DETECTOR['name']
-    def __init__(self, path): self.path,self.local = str(path),threading.local()
-    def __call__(self, bgr, score):
-        if not hasattr(self.local, 'net'): self.local.net = cv2.FaceDetectorYN.create(self.path, '', (320,320), 0.6, 0.3, 5000)
-        net = self.local.net
-        net.setScoreThreshold(score)
-        net.setInputSize(bgr.shape[1::-1])
-        rows = net.detect(bgr)[1]
-        return [] if rows is None else [Face(o[:4], float(o[14]), o[4:14].reshape(5,2)) for o in rows]
 
 # %% ../nbs/01_faces.ipynb #6332ae25
 _detectors,_lock = {},threading.Lock()

@@ -17,7 +17,7 @@ import numpy as np, onnxruntime as ort
 import gender_classifier
 from fastcore.basics import patch
 from .core import LABELS, PictureError, image_files, in_order, n_cpus, open_image, sha256
-from .faces import DETECTOR, MARGIN, MAX_SIDE, SCORE, SIZE, Face, crop_face, find_faces, get_detector
+from .faces import DETECTOR, MARGIN, MAX_SIDE, SCORE, SIZE, Face, crop_face, find_faces, get_detector, session_options
 
 # %% ../nbs/02_inference.ipynb #b82d0c44
 class ModelError(ValueError): "A model could not be used; `str(e)` is a sentence for a person"
@@ -158,14 +158,6 @@ def _check_io(fn, sess, spec):
     if not ok: _refuse(fn, f'it is not a model of this program (image uint8 (n,{spec.size},{spec.size},3) in, probs float32 (n,{len(spec.labels)}) out)')
 
 # %% ../nbs/02_inference.ipynb #f5c69e02
-def _session_options(threads):
-    "onnxruntime kept to `threads` threads, none of which waits by spinning"
-    so = ort.SessionOptions()
-    so.intra_op_num_threads,so.inter_op_num_threads,so.log_severity_level = threads,1,4
-    so.enable_mem_pattern = False # patterns are for batches of one size; ours vary
-    so.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    return so
-
 def _trim():
     "Hand memory that is free again back to the system: opening a network leaves twice its size lying about"
     import ctypes
@@ -206,7 +198,7 @@ def open_model(
     fn = precision_file(fn, spec, precision)
     _check_hash(fn, spec)
     if len(providers)>1 and hasattr(ort, 'preload_dlls'): ort.preload_dlls()
-    try: sess = ort.InferenceSession(str(fn), _session_options(threads), providers=providers)
+    try: sess = ort.InferenceSession(str(fn), session_options(threads), providers=providers)
     except Exception as e: _refuse(fn, f'onnxruntime cannot read it ({str(e).splitlines()[0].split("failed:")[-1].strip()})')
     _check_io(fn, sess, spec)
     _trim()
