@@ -130,8 +130,10 @@ class ServedNet(nn.Module):
         super().__init__()
         self.model,self.activation = copy.deepcopy(model).cpu().float().eval().to(memory_format=torch.contiguous_format),activation
         _plain_pools(self.model)
-        for k,v in dict(px_mean=mean, px_std=std).items(): self.register_buffer(k, torch.tensor(v, dtype=torch.float32).view(1,-1,1,1))
-    def norm(self, image): return (image.permute(0,3,1,2).float()/255-self.px_mean)/self.px_std
+        for k,v in dict(px_mean=mean, px_std=std).items(): self.register_buffer(k, torch.tensor(v, dtype=torch.float32).view(1,-1,1))
+    def norm(self, image):
+        x = image.permute(0,3,1,2).float().flatten(2) # flat, since onnxruntime is slow at numbers of a channel spread over pixels
+        return ((x/255-self.px_mean)/self.px_std).unflatten(2, image.shape[1:3])
     def forward(self, image): return _ACTS[self.activation](self.model(self.norm(image)))
 
 # %% ../nbs/31_export.ipynb #3aa840c1

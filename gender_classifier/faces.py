@@ -150,7 +150,7 @@ def _to_bgr(img, max_side):
     a = np.asarray(img)
     scale = max(max(a.shape[:2])/max_side, 1.)
     if scale>1: a = cv2.resize(a, (max(round(a.shape[1]/scale),1), max(round(a.shape[0]/scale),1)), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(a[...,::-1]),scale
+    return cv2.cvtColor(np.ascontiguousarray(a), cv2.COLOR_RGB2BGR),scale
 
 # %% ../nbs/01_faces.ipynb #ffeabe37
 def _sane(face, side):

@@ -236,7 +236,7 @@ def first_filters(
     "The filters of the first convolution; `ValueError` if it does not look at pixels"
     conv = next((o for o in looker.net.modules() if isinstance(o, nn.Conv2d)), None)
     if conv is None or conv.in_channels!=3: raise ValueError('the first layer of this net has no filters that could be shown as pictures')
-    w = (conv.weight/looker.served.px_std).permute(0,2,3,1).numpy()
+    w = (conv.weight/looker.served.px_std[...,None]).permute(0,2,3,1).numpy()
     return w[(-(w**2).sum((1,2,3))).argsort(kind='stable')]
 
 def _tiles(a, scale, nrow):
