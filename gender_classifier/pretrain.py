@@ -148,13 +148,16 @@ def with_squares(df, x, y, n=2, size=112):
 def more_rows(
     df, # From `prepare`
     seed:int=42, # Which pictures are repeated
+    least:float=0., # Faces of each source that are seen in an epoch, as a share of the largest source's
 )->np.ndarray: # Row numbers, to be added to those of `df`
-    "Training pictures to repeat so that each source has as many women as men"
-    out,df = [],df.reset_index(drop=True)
-    for _,g in df[~df.valid.astype(bool)&(df.labels!='')].groupby('source'):
-        n = g.labels.value_counts()
-        if len(n)==2: out.append(g[g.labels==n.index[1]].sample(n.iloc[0]-n.iloc[1], replace=n.iloc[0]>2*n.iloc[1], random_state=seed).index)
-    return np.concatenate(out) if out else np.empty(0, int)
+    "Training pictures to repeat so that each source has as many women as men, and no source is much smaller than the largest"
+    df = df.reset_index(drop=True)
+    d,out = df[~df.valid.astype(bool)&(df.labels!='')],[np.empty(0, int)]
+    most = {k:g.labels.value_counts().max() for k,g in d.groupby('source')} # of the sex of which there are more
+    for (src,_),g in d.groupby(['source','labels']):
+        times,more = divmod(max(most[src], int(least*max(most.values()))), len(g))
+        out += [np.tile(g.index, times-1),g.sample(more, random_state=seed).index]
+    return np.concatenate(out)
 
 # %% ../nbs/23_pretrain.ipynb #7d64e363
 def pretrain(

@@ -192,6 +192,7 @@ def main():
     p.add_argument('--margin', type=float, default=MARGIN, help='side of a crop as a multiple of the face')
     p.add_argument('--zoom', type=float, nargs=2, default=[.75,1.1], metavar=('LEAST','MOST'), help='how much of a crop is seen in training, as shares of its side')
     p.add_argument('--teacher', type=float, default=.5, metavar='W', help="weight of the teacher's numbers beside the labels")
+    p.add_argument('--least', type=float, default=0, metavar='SHARE', help='of a small source as many faces are seen in an epoch as this share of the largest one')
     p.add_argument('--leave', metavar='SOURCE', help='hold out all of a source: utkface, celeba or lfw')
     p.add_argument('--measure', action='store_true', help='measure the model that is there, and print its figures')
     p.add_argument('--card', action='store_true', help='measure the model that is there, and write its card')
@@ -207,9 +208,9 @@ def main():
     a.runs.mkdir(parents=True, exist_ok=True)
     df,y = prepared(a.faces, a.runs, a.margin, a.leave)
     x,y,valid = with_squares(df, load_crops(df.crop), y, n=2)
-    rows = np.r_[:len(x), more_rows(df)]
+    rows = np.r_[:len(x), more_rows(df, least=a.least)]
     said = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else v
-    args = [f'--{k} {said(getattr(a, k))}' for k in ('epochs','small','lr','start','margin','zoom','teacher','leave') if getattr(a, k)!=p.get_default(k)]
+    args = [f'--{k} {said(getattr(a, k))}' for k in ('epochs','small','lr','start','margin','zoom','teacher','least','leave') if getattr(a, k)!=p.get_default(k)]
     own = '-'+hashlib.sha1(' '.join(args).encode()).hexdigest()[:6] if args else '' # a run of other options is another run
     learn = pretrain(x[rows], y[rows], valid[rows], a.runs/f'checkpoint{own}.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, start=a.start,
         metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
