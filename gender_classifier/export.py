@@ -20,6 +20,7 @@ from .core import sha256
 from .evaluate import md_table
 from .faces import DETECTOR, MARGIN
 from .inference import TWIN, ModelError, check_spec
+from .learner import ARCHS
 from torch import nn
 
 # %% ../nbs/31_export.ipynb #e229158a
@@ -250,16 +251,18 @@ def head_config(
 # %% ../nbs/31_export.ipynb #ca2498e1
 def learner_arch(
     learn:Learner,
-)->tuple: # name, 'torchvision' or 'timm'; (None, None) if not known
+)->tuple: # name, 'torchvision', 'timm' or 'gender_classifier'; (None, None) if not known
     "The name of the net's body, and whose it is"
     arch = getattr(learn, 'arch', None)
     if isinstance(arch, str): return arch,'timm'
     name = getattr(arch, '__name__', None)
+    if ARCHS.get(name) is arch and name: return name,'gender_classifier'
     return (name,'torchvision') if hasattr(torchvision.models, name or '') else (None,None)
 
 def _arch(name, library):
     "The arch as `vision_learner` takes it"
     if library=='timm': return name
+    if library=='gender_classifier' and name in ARCHS: return ARCHS[name]
     if not hasattr(torchvision.models, str(name)): raise ModelError(f'torchvision knows no net called {name}.')
     return getattr(torchvision.models, name)
 
