@@ -260,12 +260,14 @@ def _learner(args, df, x):
     "A learner on the crops `x` of `df`; a picture of neither has no label"
     import numpy as np
     from gender_classifier.core import LABELS
-    from gender_classifier.learner import face_learner
+    from gender_classifier.learner import WeightsError, face_learner
     from gender_classifier.memory import memory_dls
     y = np.array([[o==l for l in LABELS] for o in df.labels], np.float32)
     dls = memory_dls(x, y, (df.split=='valid').to_numpy(), bs=args.bs)
     dls.vocab = LABELS
-    return face_learner(dls, args.arch, weights=None if args.weights=='none' else args.weights, seed=args.seed, clip=1.)
+    def make(head=False): return face_learner(dls, args.arch, weights=None if args.weights=='none' else args.weights, head=head, seed=args.seed, clip=1.)
+    try: return make(head=args.weights not in ('none','imagenet'))
+    except WeightsError: return make() # nothing is known of its head, or it is for other labels
 
 def _log(names, row, fn):
     "A line for an epoch, and one in the CSV `fn`, for `evaluate.plot_curves`; none for one that a resumed run skips"
@@ -273,6 +275,8 @@ def _log(names, row, fn):
     print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
     lines = [row] if fn.exists() else [names,row]
     with fn.open('a', encoding='utf-8') as f: f.writelines(','.join(map(str, o))+'\n' for o in lines)
+
+def _frozen(learn): return not all(o.requires_grad for o in learn.model.parameters())
 
 def _fit(args, learn):
     "Fine-tune, or train from scratch, with a checkpoint after each epoch"
@@ -283,7 +287,7 @@ def _fit(args, learn):
     learn.logger = lambda row: _log(learn.recorder.metric_names, row, record)
     with learn.no_bar() if not _is_tty(sys.stdout) else nullcontext():
         if args.weights=='none': fit_resumable(learn, ckpt, args.epochs, lr); return
-        if not ckpt.exists(): learn.freeze(); learn.fit_one_cycle(1, lr)
+        if _frozen(learn) and not ckpt.exists(): learn.fit_one_cycle(1, lr) # the head alone, since it knows nothing yet
         learn.unfreeze()
         fit_resumable(learn, ckpt, args.epochs, slice(lr/50, lr/2))
 
@@ -332,6 +336,7 @@ def run_train(args):
     df = _read_data(args)
     df = df[df.split!='test'].reset_index(drop=True)
     for (part,label),n in df.groupby(['split','labels']).size().items(): print(f'{part:<6} {label or "neither":<8} {n:>7,}')
+    args.epochs = args.epochs or (8 if (df.split=='train').sum()<1000 else 4)
     x = load_crops(df.crop, args.threads)
     learn = _learner(args, df, x)
     _fit(args, learn)
@@ -345,9 +350,9 @@ def _add_train(sub):
     p.add_argument('data', nargs='+', metavar='DATA', help='folder of a data set, see below')
     p.add_argument('--neither', action='append', default=[], metavar='NAME', help='a folder of this name holds pictures of neither; may be given several times')
     p.add_argument('--out', default='models/mine', metavar='NAME', help='path and name of the model, without a suffix (default: models/mine)')
-    p.add_argument('--arch', default='resnet18', help='a net of torchvision or timm (default: resnet18)')
+    p.add_argument('--arch', default='resnet18', help='a net of torchvision or timm, or resnet18_small (default: resnet18)')
     p.add_argument('--weights', default='face', help='what it starts from: face (the model that comes with the program), imagenet, none, or a .safetensors file (default: face)')
-    p.add_argument('--epochs', type=_count, default=4, metavar='N', help='times all pictures are gone through, after one epoch of the head alone (default: 4)')
+    p.add_argument('--epochs', type=_count, metavar='N', help='times all pictures are gone through, after one epoch of the head alone where that knows nothing yet (default: 4, and 8 for fewer than 1,000 pictures)')
     p.add_argument('--size', type=_side, default=112, metavar='PX', help='side of the crops (default: 112)')
     p.add_argument('--bs', type=_count, default=64, metavar='N', help='pictures in a batch (default: 64)')
     p.add_argument('--lr', type=_positive, default=2e-3, metavar='LR', help='largest learning rate (default: 0.002)')

@@ -293,16 +293,20 @@ def face_weights()->Path:
         raise WeightsError(f'The face backbone is damaged (its SHA-256 differs): {fn}. Install the project again.')
     return fn
 
-def load_body(
-    body:nn.Module, # First part of a `vision_learner` model
-    fn, # A safetensors file whose body's keys start with "0."
-):
-    "Fill `body` from a whole net's weights"
+def _part(fn, i):
+    "The weights of body (0) or head (1) in a safetensors file"
     from safetensors.torch import load_file
     if not Path(fn).is_file(): raise WeightsError(f'There is no file of weights {fn}.')
     try: state = load_file(str(fn))
     except Exception: raise WeightsError(f'{fn} is damaged, or no safetensors file.') from None
-    state = {k[2:]: v.float() if v.is_floating_point() else v for k,v in state.items() if k.startswith('0.')}
+    return {k[2:]: v.float() if v.is_floating_point() else v for k,v in state.items() if k.startswith(f'{i}.')}
+
+def load_body(
+    body:nn.Module, # First part of a `vision_learner` model
+    fn, # A safetensors file whose body's keys start with "0."
+):
+    "Fill `body` from a whole net's weights; raises `WeightsError`"
+    state = _part(fn, 0)
     try: body.load_state_dict(state)
     except RuntimeError: raise WeightsError(f'{Path(fn).name} is of another architecture than this net (the face backbone is a resnet18): use weights="imagenet" or None.') from None
 
@@ -329,10 +333,13 @@ def face_learner(
     metrics=None, # As in fastai; chosen by the kind of target by default
     loss_func=None, # As in fastai; chosen by the kind of target by default
     seed:int=None, # Of everything random in training
+    head:bool=False, # Start from the head of `weights` too, if its labels are yours; nothing is frozen then
     cbs=None, # More callbacks
     **kwargs, # Of `vision_learner`: `lr wd path lin_ftrs concat_pool ps …`
 )->Learner:
     "A `vision_learner` for faces; raises `ValueError` or `WeightsError`"
+    fn = face_weights() if weights=='face' else weights
+    if head: kwargs = _head_spec(fn, dls)|kwargs
     if precision not in ('auto','bf16','fp32'): raise ValueError(f"precision is 'auto', 'bf16' or 'fp32', not {precision!r}")
     if seed is not None: _seed_all(seed, dls)
     multi = is_multi(dls)
@@ -340,7 +347,7 @@ def face_learner(
     metrics = metrics if metrics is not None else face_metrics(multi)
     cbs = L(cbs)+_speed_cbs(precision, dls.device)+([GradientClip(clip)] if clip else [])
     learn = _vision(dls, get_arch(arch), weights=='imagenet', opt_func=get_opt(opt), loss_func=loss_func, metrics=metrics, cbs=cbs, **kwargs)
-    if weights not in ('imagenet',None): _start_from(learn, face_weights() if weights=='face' else weights)
+    if weights not in ('imagenet',None): _start_from(learn, fn, head)
     return learn
 
 # %% ../nbs/21_learner.ipynb #fbfe0887
@@ -354,12 +361,23 @@ def _speed_cbs(precision, device):
     if not (precision=='bf16' or (precision=='auto' and has_fast_bf16(device))): return L()
     return L(ChannelsLast(), Bf16(), PoolFirst(), *([Im2Col()] if _has_amx(device) else []))
 
-def _start_from(learn, fn):
-    "Fill the body from `fn`, normalise as it was trained, and freeze it"
+def _head_spec(fn, dls):
+    "How the head of the weights `fn` is made, from the JSON beside them, if it is for the labels of `dls`"
+    from gender_classifier.export import read_json
+    from gender_classifier.inference import ModelError
+    if fn in ('imagenet',None): raise WeightsError('head=True: such a start has no head for faces; use weights="face", or the .safetensors of a model')
+    try: spec = read_json(Path(fn).with_suffix(''))
+    except ModelError as e: raise WeightsError(f'nothing is known of the head of {Path(fn).name}. {e}') from None
+    if list(dls.vocab)!=spec['labels']: raise WeightsError(f'the head of {Path(fn).name} is of other labels, {spec["labels"]}, than these pictures, {list(dls.vocab)}: leave head=True out')
+    return spec['head']
+
+def _start_from(learn, fn, head):
+    "Fill the body from `fn`, normalise as it was trained, and freeze it; with `head` fill that too, and freeze nothing"
     load_body(learn.model[0], fn)
+    if head: learn.model[1].load_state_dict(_part(fn, 1))
     for dl in learn.dls.loaders:
         if not any(isinstance(o, Normalize) for o in dl.after_batch.fs): dl.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
-    learn.freeze()
+    if not head: learn.freeze()
 
 def is_multi(dls):
     "Can a picture of these `DataLoaders` have any number of labels?"

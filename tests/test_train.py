@@ -39,6 +39,19 @@ def test_train_writes_a_model_that_labels(call, trained, data):
     rc, out, err = call('doctor', '--model', f'{stem}.onnx')
     assert rc == 0 and 'balanced accuracy' in out
 
+def test_face_weights_bring_their_head(data, tmp_path):
+    "With the shipped model's labels its head is kept, so no epoch is spent on the head alone"
+    from gender_classifier.evaluate import history
+    from gender_classifier.inference import ModelError, default_model
+    try: shipped = default_model().with_suffix('.json')
+    except ModelError as e: pytest.skip(str(e))
+    rc, out, err = run('train', data, '--out', tmp_path/'tuned', '--cache', tmp_path/'cache', *'--bs 8 --epochs 1 --valid 0.3 --threads 2'.split())
+    assert rc == 0, err
+    assert json.loads((tmp_path/'tuned.json').read_text())['head'] == json.loads(shipped.read_text())['head']
+    assert len(history(tmp_path/'tuned.history.csv')) == 1
+    rc, out, err = run('train', data, '--out', tmp_path/'other', '--cache', tmp_path/'cache', *'--bs 8 --valid 0.3 --threads 2 --epochs 1 --arch resnet34'.split())
+    assert rc == 2 and 'is of another architecture' in err and 'Traceback' not in err
+
 def test_nothing_is_overwritten(call, trained, data):
     stem, _, _ = trained
     before = Path(f'{stem}.onnx').read_bytes()
