@@ -266,8 +266,11 @@ def _learner(args, df, x):
     dls = memory_dls(x, y, (df.split=='valid').to_numpy(), bs=args.bs)
     dls.vocab = LABELS
     def make(head=False): return face_learner(dls, args.arch, weights=None if args.weights=='none' else args.weights, head=head, seed=args.seed, clip=1.)
-    try: return make(head=args.weights not in ('none','imagenet'))
-    except WeightsError: return make() # nothing is known of its head, or it is for other labels
+    if args.weights in ('none','imagenet'): return make()
+    try: return make(head=True)
+    except WeightsError as e: learn,why = make(),e
+    _say(f'note: {why}; a new one is trained')
+    return learn
 
 def _log(names, row, fn):
     "A line for an epoch, and one in the CSV `fn`, for `evaluate.plot_curves`; none for one that a resumed run skips"
@@ -275,6 +278,8 @@ def _log(names, row, fn):
     print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
     lines = [row] if fn.exists() else [names,row]
     with fn.open('a', encoding='utf-8') as f: f.writelines(','.join(map(str, o))+'\n' for o in lines)
+
+def _n_epoch(n): return 8 if n<1000 else 4 # few pictures make short epochs
 
 def _frozen(learn): return not all(o.requires_grad for o in learn.model.parameters())
 
@@ -336,7 +341,7 @@ def run_train(args):
     df = _read_data(args)
     df = df[df.split!='test'].reset_index(drop=True)
     for (part,label),n in df.groupby(['split','labels']).size().items(): print(f'{part:<6} {label or "neither":<8} {n:>7,}')
-    args.epochs = args.epochs or (8 if (df.split=='train').sum()<1000 else 4)
+    args.epochs = args.epochs or _n_epoch((df.split=='train').sum())
     x = load_crops(df.crop, args.threads)
     learn = _learner(args, df, x)
     _fit(args, learn)
@@ -352,7 +357,7 @@ def _add_train(sub):
     p.add_argument('--out', default='models/mine', metavar='NAME', help='path and name of the model, without a suffix (default: models/mine)')
     p.add_argument('--arch', default='resnet18', help='a net of torchvision or timm, or resnet18_small (default: resnet18)')
     p.add_argument('--weights', default='face', help='what it starts from: face (the model that comes with the program), imagenet, none, or a .safetensors file (default: face)')
-    p.add_argument('--epochs', type=_count, metavar='N', help='times all pictures are gone through, after one epoch of the head alone where that knows nothing yet (default: 4, and 8 for fewer than 1,000 pictures)')
+    p.add_argument('--epochs', type=_count, metavar='N', help='times all pictures are gone through, after one epoch of the head alone where that knows nothing yet (default: 4, and 8 for fewer than 1,000 pictures to train on)')
     p.add_argument('--size', type=_side, default=112, metavar='PX', help='side of the crops (default: 112)')
     p.add_argument('--bs', type=_count, default=64, metavar='N', help='pictures in a batch (default: 64)')
     p.add_argument('--lr', type=_positive, default=2e-3, metavar='LR', help='largest learning rate (default: 0.002)')

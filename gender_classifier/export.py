@@ -256,7 +256,7 @@ def learner_arch(
     arch = getattr(learn, 'arch', None)
     if isinstance(arch, str): return arch,'timm'
     name = getattr(arch, '__name__', None)
-    if ARCHS.get(name) is arch and name: return name,'gender_classifier'
+    if name in ARCHS and ARCHS[name] is arch: return name,'gender_classifier'
     return (name,'torchvision') if hasattr(torchvision.models, name or '') else (None,None)
 
 def _arch(name, library):

@@ -62,7 +62,7 @@ class Face(NamedTuple):
 # %% ../nbs/01_faces.ipynb #9ab5a61d
 def session_options(
     threads:int=1, # Of one run
-):
+)->ort.SessionOptions:
     "onnxruntime kept to `threads` threads, none of which waits by spinning"
     so = ort.SessionOptions()
     so.intra_op_num_threads,so.inter_op_num_threads,so.log_severity_level = threads,1,4
@@ -150,7 +150,7 @@ def _to_bgr(img, max_side):
     a = np.asarray(img)
     scale = max(max(a.shape[:2])/max_side, 1.)
     if scale>1: a = cv2.resize(a, (max(round(a.shape[1]/scale),1), max(round(a.shape[0]/scale),1)), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(np.ascontiguousarray(a), cv2.COLOR_RGB2BGR),scale
+    return cv2.cvtColor(np.ascontiguousarray(a), cv2.COLOR_RGB2BGR) if a.size else a,scale
 
 # %% ../nbs/01_faces.ipynb #ffeabe37
 def _sane(face, side):

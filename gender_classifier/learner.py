@@ -256,7 +256,7 @@ def resnet18_small(
     widths=(24,48,72,144), # Channels of the four stages; a resnet18 has 64, 128, 256, 512
 )->nn.Module:
     "A resnet18 with fewer channels; raises `ValueError` for pretrained weights"
-    if pretrained: raise ValueError('there are no ImageNet weights of resnet18_small: use weights=None, or a safetensors file')
+    if pretrained: raise ValueError('there are no ImageNet weights of resnet18_small: start without weights, or from a safetensors file')
     net = torchvision.models.resnet18()
     net.inplanes,net.conv1,net.bn1 = widths[0],nn.Conv2d(3, widths[0], 7, 2, 3, bias=False),nn.BatchNorm2d(widths[0])
     for i,w in enumerate(widths): setattr(net, f'layer{i+1}', net._make_layer(BasicBlock, w, 2, stride=1 if i==0 else 2))
@@ -308,7 +308,7 @@ def load_body(
     "Fill `body` from a whole net's weights; raises `WeightsError`"
     state = _part(fn, 0)
     try: body.load_state_dict(state)
-    except RuntimeError: raise WeightsError(f'{Path(fn).name} is of another architecture than this net (the face backbone is a resnet18): use weights="imagenet" or None.') from None
+    except RuntimeError: raise WeightsError(f'{Path(fn).name} is of another architecture than this net (the face backbone is a resnet18): take that one, or start without weights.') from None
 
 # %% ../nbs/21_learner.ipynb #1ff92551
 def _vision(dls, arch, pretrained, **kwargs):
@@ -361,20 +361,33 @@ def _speed_cbs(precision, device):
     if not (precision=='bf16' or (precision=='auto' and has_fast_bf16(device))): return L()
     return L(ChannelsLast(), Bf16(), PoolFirst(), *([Im2Col()] if _has_amx(device) else []))
 
+def _unfit(spec, labels, multi):
+    "Why the head of a model cannot be kept for pictures of these labels; None if it can"
+    if not isinstance(spec.get('head'), dict): return 'its JSON does not say how it was made'
+    if spec['labels']!=labels: return f'it is of other labels, {spec["labels"]}, than these pictures, {labels or "whose labels dls.vocab does not name"}'
+    if (spec.get('activation', 'sigmoid')=='sigmoid')!=multi: return 'one of the two, model or pictures, is single-label'
+    if not np.allclose([spec.get('mean'),spec.get('std')], imagenet_stats, atol=1e-4): return 'it was trained on pictures normalised otherwise'
+
 def _head_spec(fn, dls):
-    "How the head of the weights `fn` is made, from the JSON beside them, if it is for the labels of `dls`"
-    from gender_classifier.export import read_json
+    "How the head of the weights `fn` is made, from the JSON beside them, if it fits `dls`"
+    from gender_classifier.export import check_hash, read_json
     from gender_classifier.inference import ModelError
     if fn in ('imagenet',None): raise WeightsError('head=True: such a start has no head for faces; use weights="face", or the .safetensors of a model')
-    try: spec = read_json(Path(fn).with_suffix(''))
+    stem = str(fn).removesuffix('.safetensors')
+    try: check_hash(stem, '.safetensors', spec := read_json(stem))
     except ModelError as e: raise WeightsError(f'nothing is known of the head of {Path(fn).name}. {e}') from None
-    if list(dls.vocab)!=spec['labels']: raise WeightsError(f'the head of {Path(fn).name} is of other labels, {spec["labels"]}, than these pictures, {list(dls.vocab)}: leave head=True out')
+    if why := _unfit(spec, list(getattr(dls, 'vocab', None) or []), is_multi(dls)): raise WeightsError(f'the head of {Path(fn).name} cannot be kept: {why}')
     return spec['head']
+
+def _load_head(head, fn):
+    "Fill `head` from a whole net's weights"
+    try: head.load_state_dict(_part(fn, 1))
+    except RuntimeError: raise WeightsError(f'the head of {Path(fn).name} is made otherwise than this one: leave out what says how to make it') from None
 
 def _start_from(learn, fn, head):
     "Fill the body from `fn`, normalise as it was trained, and freeze it; with `head` fill that too, and freeze nothing"
     load_body(learn.model[0], fn)
-    if head: learn.model[1].load_state_dict(_part(fn, 1))
+    if head: _load_head(learn.model[1], fn)
     for dl in learn.dls.loaders:
         if not any(isinstance(o, Normalize) for o in dl.after_batch.fs): dl.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
     if not head: learn.freeze()

@@ -148,9 +148,9 @@ def with_squares(df, x, y, n=2, size=112):
 def more_rows(
     df, # From `prepare`
     seed:int=42, # Which pictures are repeated
-    least:float=0., # Faces of each source that are seen in an epoch, as a share of the largest source's
+    least:float=0., # Women, and men, of each source that are seen in an epoch, as a share of the larger sex of the largest source
 )->np.ndarray: # Row numbers, to be added to those of `df`
-    "Training pictures to repeat so that each source has as many women as men, and no source is much smaller than the largest"
+    "Training pictures to repeat so that each source has as many women as men, and with `least` no source is much smaller than the largest"
     df = df.reset_index(drop=True)
     d,out = df[~df.valid.astype(bool)&(df.labels!='')],[np.empty(0, int)]
     most = {k:g.labels.value_counts().max() for k,g in d.groupby('source')} # of the sex of which there are more

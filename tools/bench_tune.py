@@ -17,15 +17,17 @@ from gender_classifier.core import n_cpus
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct
 from gender_classifier.inference import default_model
 
-
 def draw(df, n, seed):
-    "Which rows: about `n` pictures, as many men as women, all pictures of a person or none"
+    "Which rows: `n` pictures, as many men as women, all pictures of a person or none; fewer if that does not come out even"
+    own,left = np.zeros(len(df), bool),dict.fromkeys(('female','male'), n//2)
     people = df.person.where(df.person!='', df.fn.map(str))
-    names = np.random.default_rng(seed).permutation(sorted(set(people)))
-    d = pd.DataFrame(dict(label=df.labels, rank=people.map({o:i for i,o in enumerate(names)}))).sort_values('rank', kind='stable')
-    d['so_far'] = d.groupby('label').cumcount()
-    last = d.groupby('rank').so_far.transform('max') # of a person's pictures
-    return df.index.isin(d.index[last<n//2])
+    rows = df.groupby(people).indices
+    for o in np.random.default_rng(seed).permutation(sorted(rows)):
+        here = df.labels.iloc[rows[o]].value_counts()
+        if any(left[k]<v for k,v in here.items()): continue
+        own[rows[o]] = True
+        for k,v in here.items(): left[k] -= v
+    return own
 
 def folders(df, path):
     "A folder a label"
@@ -43,13 +45,14 @@ def trained(path, out, weights, cache):
 def measured(stem, df):
     "Right or not, for each face"
     d = evaluate_model(stem, df).df
-    return d.set_index('fn').correct.reindex(df.fn).to_numpy(bool)
+    return d.set_index('fn').correct.reindex(df.fn, fill_value=False).to_numpy(bool)
 
 def once(df, n, seed, stem, res):
     "Draw, train and measure once"
     own = draw(df, n, seed)
     rest = df[~own].reset_index(drop=True)
     ok,secs = {'as it is': measured(stem, rest)},{}
+    print(f'draw {seed}: {", ".join(f"{v} {k}" for k,v in df.labels[own].value_counts().items())}, and {len(rest):,} of other people', flush=True)
     with tempfile.TemporaryDirectory() as tmp:
         folders(df[own], Path(tmp)/'own')
         for name,w in (('tuned',f'{stem}.safetensors'),('from scratch','none')):
@@ -74,7 +77,7 @@ def main():
     p.add_argument('faces', type=Path); p.add_argument('--source', default='lfw'); p.add_argument('--photos', type=int, default=200)
     p.add_argument('--draws', type=int, default=3); p.add_argument('--model', type=Path)
     a = p.parse_args()
-    stem = Path(a.model or default_model()).with_suffix('')
+    stem = Path(str(a.model or default_model()).removesuffix('.onnx'))
     df = older(read(a.faces), 10)
     df = df[(df.source==a.source)&(df.labels!='')].reset_index(drop=True)
     if not len(df): sys.exit(f'{a.faces} has no faces of {a.source}')
