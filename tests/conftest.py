@@ -20,6 +20,19 @@ def shared_data():
     if not path.is_dir(): pytest.skip('GENDER_CLASSIFIER_DATA names no folder of real data')
     return path
 
+@pytest.fixture
+def call(capfd):
+    "The command line with arguments, in this process: exit status, standard output and standard error"
+    from gender_classifier.cli import main
+    def _call(*args):
+        capfd.readouterr()
+        try: rc = main([str(o) for o in args])
+        except SystemExit as e: rc = e.code
+        out, err = capfd.readouterr()
+        assert 'Traceback' not in out+err, out+err
+        return rc, out, err
+    return _call
+
 @pytest.fixture(scope='session')
 def photo():
     "A real photograph of one woman, Grace Hopper, that matplotlib carries"

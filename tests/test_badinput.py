@@ -5,7 +5,7 @@ from PIL import Image
 from gender_classifier.core import PictureError
 from gender_classifier.inference import Labeller, ModelError, synth_model
 from gender_classifier.cli import check_model
-from test_cli import call, model, peak, rows  # noqa: F401
+from test_cli import model, peak, rows  # noqa: F401
 
 def jpeg(img, **kwargs):
     "A picture as the bytes of a JPEG"

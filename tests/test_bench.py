@@ -5,7 +5,6 @@ import numpy as np, pandas as pd, pytest
 for o in ('pandas', 'scipy', 'filelock', 'fastai', 'tqdm', 'fairlearn', 'onnx'): pytest.importorskip(o, reason=f'the package {o}, which the benchmark needs, is not installed')
 from gender_classifier import inference
 from gender_classifier.bench import STAGES, accuracy, ask_all, main_answer, said_of
-from gender_classifier.cli import main
 from gender_classifier.evaluate import evaluate_model
 from gender_classifier.inference import Labeller, synth_model
 from gender_classifier.intervals import balanced, rate
@@ -33,18 +32,6 @@ for i, line in enumerate(sys.stdin):
     except Exception as e: error = str(e)
     print("noise", json.dumps({"file": file, "faces": faces, "ms": 1.5, "cpu": 1.5, "error": error}), sep="\\n", flush=True)
 '''
-
-@pytest.fixture
-def call(capfd):
-    "Exit status, standard output and standard error, in this process"
-    def _call(*args):
-        capfd.readouterr()
-        try: rc = main([str(o) for o in args])
-        except SystemExit as e: rc = e.code
-        out, err = capfd.readouterr()
-        assert 'Traceback' not in out+err, out+err
-        return rc, out, err
-    return _call
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory): return synth_model(tmp_path_factory.mktemp('model'), name='colours')

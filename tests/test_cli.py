@@ -2,7 +2,6 @@
 import csv, io, json, os, signal, subprocess, sys, time
 import pytest
 from PIL import Image
-from gender_classifier.cli import main
 from gender_classifier.inference import Labeller, ModelError, default_model, synth_model
 
 columns = 'file,face,x,y,w,h,decision,p_female,p_male,note'.split(',')
@@ -36,18 +35,6 @@ def run(*args, **kwargs):
     out, err = out.decode('utf-8', 'surrogateescape'), err.decode()
     assert 'Traceback' not in out+err, out+err
     return p.returncode, out, err
-
-@pytest.fixture
-def call(capfd):
-    "Like `run`, but in this process, which is quicker"
-    def _call(*args):
-        capfd.readouterr()
-        try: rc = main([str(o) for o in args])
-        except SystemExit as e: rc = e.code
-        out, err = capfd.readouterr()
-        assert 'Traceback' not in out+err, out+err
-        return rc, out, err
-    return _call
 
 def rows(s): return list(csv.DictReader(io.StringIO(s)))
 

@@ -4,22 +4,9 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 for o in ('pandas', 'filelock', 'fastai', 'tqdm', 'fairlearn', 'onnx'): pytest.importorskip(o, reason=f'the package {o}, which measuring needs, is not installed')
-from gender_classifier.cli import main
 from gender_classifier.inference import synth_model
 
 root = Path(__file__).parents[1]
-
-@pytest.fixture
-def call(capfd):
-    "Exit status, standard output and standard error, in this process"
-    def _call(*args):
-        capfd.readouterr()
-        try: rc = main([str(o) for o in args])
-        except SystemExit as e: rc = e.code
-        out, err = capfd.readouterr()
-        assert 'Traceback' not in out+err, out+err
-        return rc, out, err
-    return _call
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory): return synth_model(tmp_path_factory.mktemp('model'), name='colour')

@@ -2,7 +2,6 @@
 import json, random, shutil
 from pathlib import Path
 import numpy as np, pytest
-from gender_classifier.cli import main
 from gender_classifier.core import image_files
 from gender_classifier.inference import TWIN, Labeller, ModelError, default_model, fast_int8
 
@@ -32,15 +31,6 @@ def faces(tmp_path_factory):
     synth_faces(path, n=20, neither=4)
     return path
 
-def call(capfd, *args):
-    "Exit status and both outputs of the command line"
-    capfd.readouterr()
-    try: rc = main([str(o) for o in args])
-    except SystemExit as e: rc = e.code
-    res = rc, *capfd.readouterr()
-    assert 'Traceback' not in ''.join(res[1:]), res
-    return res
-
 def answers(fn, fns, precision):
     "Decision, and female before male, of the first face of each photo"
     ps = [o.faces[0] for o in Labeller(fn, precision=precision).label_many(fns)]
@@ -66,29 +56,29 @@ def test_maps_are_of_the_same_place(shipped, photo):
     a, b = (Labeller(shipped, precision=o).maps(crop) for o in ('fp32', 'int8'))
     assert a.shape == b.shape and not np.array_equal(a, b) and np.corrcoef(a.ravel(), b.ravel())[0, 1] > .95
 
-def test_command(own, faces, capfd):
-    rc, out, err = call(capfd, 'label', faces, '--model', own, '--precision', 'int8')
+def test_command(own, faces, call):
+    rc, out, err = call('label', faces, '--model', own, '--precision', 'int8')
     assert rc == 2 and 'gender_classifier quantize' in err
-    rc, out, err = call(capfd, 'quantize', own, faces, '--most', '.9')
+    rc, out, err = call('quantize', own, faces, '--most', '.9')
     assert rc == 0 and 'mine.int8.onnx' in out, err
     assert own.with_suffix(TWIN).stat().st_size < .6*own.stat().st_size
-    rc, out, err = call(capfd, 'label', faces, '--model', own, '--precision', 'int8', '--csv', '-')
+    rc, out, err = call('label', faces, '--model', own, '--precision', 'int8', '--csv', '-')
     assert rc == 0 and len(out.splitlines()) > 40, err
 
-def test_too_few_faces(own, faces, tmp_path, capfd):
+def test_too_few_faces(own, faces, tmp_path, call):
     (tmp_path/'few').mkdir()
     for o in sorted(image_files(faces))[:5]: shutil.copy(o, tmp_path/'few')
-    rc, out, err = call(capfd, 'quantize', own, tmp_path/'few')
+    rc, out, err = call('quantize', own, tmp_path/'few')
     assert rc == 2 and 'at least 16 faces' in err
-    rc, out, err = call(capfd, 'quantize', own, tmp_path/'nowhere')
+    rc, out, err = call('quantize', own, tmp_path/'nowhere')
     assert rc == 2 and 'nowhere' in err
     assert not own.with_suffix(TWIN).exists()
 
-def test_damaged_twin(shipped, faces, tmp_path, capfd):
+def test_damaged_twin(shipped, faces, tmp_path, call):
     for o in ('.onnx', '.json', TWIN): shutil.copy(shipped.with_suffix(o), tmp_path/f'mine{o}')
     twin = tmp_path/f'mine{TWIN}'
     twin.write_bytes(twin.read_bytes()[:1000])
     one = next(iter(image_files(faces)))
-    rc, out, err = call(capfd, 'label', one, '--model', tmp_path/'mine.onnx', '--precision', 'int8')
+    rc, out, err = call('label', one, '--model', tmp_path/'mine.onnx', '--precision', 'int8')
     assert rc == 2 and 'cut short' in err
-    assert call(capfd, 'label', one, '--model', tmp_path/'mine.onnx', '--precision', 'fp32')[0] == 0
+    assert call('label', one, '--model', tmp_path/'mine.onnx', '--precision', 'fp32')[0] == 0

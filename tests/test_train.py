@@ -2,7 +2,7 @@
 import json, re
 from pathlib import Path
 import pytest
-from test_cli import call, rows, run  # noqa: F401
+from test_cli import rows, run  # noqa: F401
 
 pytest.importorskip('fastai', reason='fastai is not installed, so nothing can be trained')
 pytest.importorskip('gender_classifier.synth')
