@@ -3,6 +3,7 @@
     pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES [--out models/gender_resnet18] [--runs runs/default]
     python tools/train_default.py FACES --start models/gender_resnet18.safetensors --small 0 --lr 2e-3   # goes on from a net
+    python tools/train_default.py FACES --arch resnet18_small --pupil-of models/gender_resnet18 --out models/gender_small   # the small one
     python tools/train_default.py FACES --leave lfw --out runs/no_lfw   # a trial: one source not trained on, all of it held out
     python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
     python tools/train_default.py FACES --measure --card   # the same, into its card
@@ -158,13 +159,20 @@ def card(root, out, n_robust=0):
     spec = update_spec(out, training={**spec['training'], 'valid': valid})
     n = spec['training']['pictures']
     facts = dict(head=card_head(spec, ev, TITLES, license_name='non-commercial-research'), command=spec['training']['command'], figures=text, limits=LIMITS,
-        summary='A resnet18 that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
+        summary=f'A {spec["arch"]} that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
         uses=['learning and prototyping: labelling faces in photographs by how they appear, with a person who looks at the answers',
               'a start for training on other pictures of faces (`face_learner(weights="face")`)',
               '**not** decisions about people, identification, or counting people who have not agreed to it'],
         data=[{**o} for o in DATA], terms='The weights are for non-commercial research, as the pictures are. The code is Apache-2.0.',
         training=TRAINING+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+NOTES.get(Path(out).name, ''))
     write_card(out, facts)
+
+
+def pupil_targets(x, y, train, stem):
+    "`y` with the opinion of the model `stem` of the pictures `x` where `train`, halfway between it and what stood there"
+    y,p = y.copy(),np.concatenate([*Labeller(f'{stem}.onnx', detector=lambda bgr, score: [], precision='fp32')._run('probs', x[train])])
+    y[train,:2] = (y[train,:2]+p)/2
+    return y
 
 
 def finish(learn, df, root, out, command, margin=MARGIN):
@@ -187,6 +195,8 @@ def main():
     p.add_argument('--runs', type=Path, default=Path('runs/default'))
     p.add_argument('--epochs', type=int, default=10)
     p.add_argument('--small', type=int, default=4, help='of these, epochs at 64 px')
+    p.add_argument('--arch', default='resnet18', help='the net, as in `face_learner`')
+    p.add_argument('--pupil-of', type=Path, metavar='STEM', help='a model whose opinion of each picture is learned as well as its label')
     p.add_argument('--lr', type=float, default=3e-3, help='peak of the learning rate')
     p.add_argument('--start', type=Path, help='safetensors file of the net to go on from')
     p.add_argument('--margin', type=float, default=MARGIN, help='side of a crop as a multiple of the face')
@@ -208,11 +218,12 @@ def main():
     a.runs.mkdir(parents=True, exist_ok=True)
     df,y = prepared(a.faces, a.runs, a.margin, a.leave)
     x,y,valid = with_squares(df, load_crops(df.crop), y, n=2)
+    if a.pupil_of: y = pupil_targets(x, y, ~valid, a.pupil_of)
     rows = np.r_[:len(x), more_rows(df, least=a.least)]
     said = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else v
-    args = [f'--{k} {said(getattr(a, k))}' for k in ('epochs','small','lr','start','margin','zoom','teacher','least','leave') if getattr(a, k)!=p.get_default(k)]
+    args = [f'--{k.replace("_", "-")} {said(getattr(a, k))}' for k in ('arch','pupil_of','epochs','small','lr','start','margin','zoom','teacher','least','leave') if getattr(a, k)!=p.get_default(k)]
     own = '-'+hashlib.sha1(' '.join(args).encode()).hexdigest()[:6] if args else '' # a run of other options is another run
-    learn = pretrain(x[rows], y[rows], valid[rows], a.runs/f'checkpoint{own}.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, start=a.start,
+    learn = pretrain(x[rows], y[rows], valid[rows], a.runs/f'checkpoint{own}.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, arch=a.arch, start=a.start,
         metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
     finish(learn, df, a.faces, a.out, ' '.join(['python tools/train_default.py FACES', *args]), a.margin)
 
