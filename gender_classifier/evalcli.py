@@ -101,7 +101,7 @@ def _measure_learner(args, model, df, progress):
     stem = Path(model).with_suffix('')
     spec = read_json(stem) if Path(f'{stem}.json').is_file() else None
     args.learner = model
-    keep = ('labels','thresholds','neither_below','size','margin','activation', *(() if model.endswith('.safetensors') else ('temperature',))) # `rebuild_learner` has it in the weights
+    keep = 'labels','thresholds','neither_below','size','margin','activation' # the temperature is in the weights of what `_load` gives
     return evaluate_learner(_load(args), df, {k:spec[k] for k in keep if k in spec} if spec else None, stem.name, n_workers=args.threads, progress=progress, min_age=args.min_age)
 
 def measure_file(args, model, df):
@@ -143,12 +143,13 @@ def disturbed(
     return robustness(labeller, df, n=n, progress=progress),flips(labeller, main_crops(labeller, sample_faces(df, n).fn), progress=progress)
 
 def _robustness(args, df):
-    "`disturbed`, if it is asked for"
+    "`disturbed`, if it is asked for, without the faces that are left out"
     if not args.robust: return None,None
+    from gender_classifier.evaluate import older
     if Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('--robust is of a model, not of a learner: gender_classifier export makes one')
     from gender_classifier.inference import Labeller, find_model
     labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads, precision=args.precision)
-    return disturbed(labeller, df, args.robust, _is_tty(sys.stderr))
+    return disturbed(labeller, older(df, args.min_age), args.robust, _is_tty(sys.stderr))
 
 # %% ../nbs/42_evalcli.ipynb #a05e51eb
 def _stated_error(spec):
@@ -161,7 +162,7 @@ def _write_evaluation(ev, out, robust, flips, n):
     "The page, the JSON and the CSV in a folder"
     from gender_classifier.evalreport import evaluation_dict, evaluation_report
     evaluation_report(ev, out/'index.html', robust, flips, error=_stated_error(ev.spec), n=n)
-    (out/'figures.json').write_text(json.dumps(evaluation_dict(ev, robust), indent=1)+'\n', encoding='utf-8')
+    (out/'figures.json').write_text(json.dumps(evaluation_dict(ev, robust, flips), indent=1)+'\n', encoding='utf-8')
     ev.df.assign(labels=ev.df.labels.replace('', 'neither')).drop(columns=['box'], errors='ignore').to_csv(out/'answers.csv', index=False)
 
 def _stem(model):
@@ -186,7 +187,7 @@ def run_evaluate(args):
     ev = measure_file(args, args.model, df)
     from gender_classifier.evalreport import evaluation_dict, summary_text
     robust,flips = _robustness(args, df)
-    print(json.dumps(evaluation_dict(ev, robust), indent=1) if args.json else _plain_lines(summary_text(ev, robust)))
+    print(json.dumps(evaluation_dict(ev, robust, flips), indent=1) if args.json else _plain_lines(summary_text(ev, robust)))
     _left_out(ev.skipped[['fn','reason']].values)
     if out:
         _write_evaluation(ev, out, robust, flips, args.pictures)
@@ -254,13 +255,14 @@ def _comparison_dict(c):
 # %% ../nbs/42_evalcli.ipynb #1429fb30
 def _add_compare(sub):
     p = _command(sub, 'compare', run_compare, 'compare two models on the same pictures: is one better, and for whom, or is it chance', epilog=COMPARE_EPILOG)
-    p.add_argument('model_a', metavar='A', help="a model's .onnx, or default for the one that comes with the program")
+    p.add_argument('model_a', metavar='A', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors")
     p.add_argument('model_b', metavar='B', help='another')
     _data_args(p)
     p.add_argument('--html', metavar='DIR', help='write a page with charts and the pictures they disagree on, and a list of these, to this folder')
     p.add_argument('--json', action='store_true', help='write all figures to standard output as JSON')
     p.add_argument('--pictures', type=_number, default=12, metavar='N', help='pictures on the page that only one is right about, of each (default: 12)')
-    p.set_defaults(trust=False, precision='fp32')
+    p.add_argument('--trust', action='store_true', help='open a .pkl: it can run anything, so only one from a maker you trust')
+    p.set_defaults(precision='fp32')
 
 COMPARE_EPILOG = """A difference counts only on pictures that neither model was trained on. p is McNemar's exact test: how likely so large a difference is
 if both are equally good.

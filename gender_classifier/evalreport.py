@@ -14,8 +14,8 @@ import numpy as np, pandas as pd
 from fastcore.basics import ifnone
 from .core import PictureError, open_image
 from .evaluate import ece, label_metrics, older, pct
-from .fairness import group_name as _group
-from .mistakes import decision_confusion, top_mistakes
+from .fairness import gaps, group_name as _group
+from .mistakes import decision_confusion, no_face, top_mistakes
 from .page import img_html, shrink
 from .report import _CSS, _PRIVATE, _e, write_text
 
@@ -100,7 +100,8 @@ def _spec_dict(spec):
 def evaluation_dict(
     ev, # `Evaluation`
     robust:pd.DataFrame=None, # From `robustness`
-)->dict: # model, labels, thresholds, neither_below, pictures, faces, min_age, figures, per_label, confusion, groups, calibration, curve, findings, left_out
+    flipped:pd.DataFrame=None, # From `flips`
+)->dict: # model, labels, thresholds, neither_below, pictures, faces, min_age, figures, per_label, no_face, confusion, groups, gaps, calibration, curve, findings, left_out
     "An evaluation as plain values"
     lm = label_metrics(older(ev.df, ev.min_age))
     per = {}
@@ -108,9 +109,11 @@ def evaluation_dict(
     cm = decision_confusion(older(ev.df, ev.min_age), ev.spec)
     res = dict(version=1, model=ev.name, **_spec_dict(ev.spec), pictures=len(ev.df), faces=int((ev.df.labels!='').sum()), min_age=ev.min_age,
         figures=_records(ev.metrics(), 'figure'), per_label=per, confusion={str(i):{str(k):int(v) for k,v in r.items()} for i,r in cm.iterrows()},
-        groups={k:_records(gm.by_group, 'group') for k,gm in ev.groups.items()}, calibration={k:dict(ece=ece(r), bins=_records(r, 'bin')) for k,r in ev.reliability().items()},
+        no_face=_records(no_face(ev.df), 'answer') if (ev.df.labels=='').any() else [],
+        groups={k:_records(gm.by_group, 'group') for k,gm in ev.groups.items()}, gaps=_records(gaps(ev.groups), 'feature') if ev.groups else [], calibration={k:dict(ece=ece(r), bins=_records(r, 'bin')) for k,r in ev.reliability().items()},
         curve=[{k:_plain(v) for k,v in o.items()} for o in ev.risk_coverage().to_dict('records')], findings=findings(ev, robust))
     if robust is not None: res['robustness'] = [{k:_plain(v) for k,v in o.items()} for o in robust.to_dict('records')]
+    if flipped is not None: res['flips'] = _records(flipped, 'change')
     return dict(res, left_out=[dict(file=str(o.fn), reason=o.reason) for o in ev.skipped.itertuples()])
 
 # %% ../nbs/39_evalreport.ipynb #cd1f2b5a
@@ -181,7 +184,8 @@ def _figures_html(ev):
     head = ['%', 'value', '95 % interval', 'pictures']
     whole = html_table(head, [row(k, r) for k,r in m.iterrows() if r['n']], '<b>The whole</b>')
     each = html_table(head, [row(f'{lbl}: {k}', r) for (lbl,k),r in lm.iterrows()], '<b>Each label</b>')
-    return whole+each
+    none = html_table(head, [row(k, r) for k,r in no_face(ev.df).iterrows()], '<b>Pictures without a face</b>') if (ev.df.labels=='').any() else ''
+    return whole+each+none
 
 # %% ../nbs/39_evalreport.ipynb #41f75efb
 def _confusion_html(ev):
@@ -430,7 +434,7 @@ _DECIDED = ['balanced accuracy, decided','faces unsure','faces called neither','
 def _of_all(ev, young):
     "Tables of what no threshold changes"
     from gender_classifier.evaluate import md_metrics, md_table
-    from gender_classifier.fairness import md_gaps, md_groups, gaps
+    from gender_classifier.fairness import md_gaps, md_groups
     lm = label_metrics(older(ev.df, ev.min_age), by='larger')
     m = ev.metrics()
     yield f'All pictures{young}',md_metrics(m[~m.index.isin(_DECIDED)&(m.n>0)])

@@ -6,7 +6,7 @@
 __all__ = ['PACKAGES', 'SUFFIXES', 'ExportError', 'learner_labels', 'learner_activation', 'learner_norm', 'learner_size',
            'round_weights', 'save_weights', 'load_weights', 'ServedNet', 'check_onnx', 'export_onnx', 'head_config',
            'learner_arch', 'blank_dls', 'versions', 'model_spec', 'model_card', 'export_learner', 'write_card',
-           'update_spec', 'read_json', 'fold_temperature', 'check_hash', 'rebuild_learner']
+           'update_spec', 'read_json', 'fold_temperature', 'use_spec', 'check_hash', 'rebuild_learner']
 
 # %% ../nbs/31_export.ipynb #62dedb7d
 import copy, importlib.metadata, json, platform, shutil, tempfile, warnings
@@ -480,6 +480,14 @@ def fold_temperature(
     if not ps or not torch.allclose(model(x), want, rtol=1e-3, atol=1e-4): raise ModelError('The last layer of this net cannot take the temperature that its .json states: use the .onnx, whose probabilities are calibrated.')
     model.train(was)
 
+def use_spec(
+    learn:Learner, # Changed in place
+    spec:dict, # As in the JSON file: labels, size, thresholds, temperature
+):
+    "Let a learner use temperature and thresholds of its model: `predict` then names the labels that hold. For \"neither\" and \"unsure\" see `inference.decide_many`"
+    if spec.get('temperature'): fold_temperature(learn.model, [spec['temperature'].get(o, 1.) for o in spec['labels']], spec['size'])
+    if spec.get('thresholds') and hasattr(learn.loss_func, 'thresh'): learn.loss_func.thresh = torch.tensor([float(spec['thresholds'][o]) for o in spec['labels']])
+
 # %% ../nbs/31_export.ipynb #e6ff4717
 def check_hash(
     stem, # The model's path without a suffix
@@ -503,5 +511,5 @@ def rebuild_learner(
     learn = _build(spec, ifnone(dls, blank_dls(spec)))
     load_weights(learn.model, f'{stem}.safetensors')
     learn.model.eval()
-    fold_temperature(learn.model, [spec.get('temperature',{}).get(o, 1.) for o in spec['labels']], spec['size'])
+    use_spec(learn, spec)
     return learn

@@ -10,7 +10,7 @@ import pickle, pickletools, warnings, zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from fastai.learner import Learner, load_learner
-from .export import check_hash, fold_temperature, read_json
+from .export import check_hash, read_json, use_spec
 from .inference import ModelError
 
 # %% ../nbs/32_pickles.ipynb #79ab50f3
@@ -91,5 +91,5 @@ def load_learner_file(
     spec = read_json(stem) if Path(f'{stem}.json').is_file() else {}
     check_hash(stem, '.pkl', spec)
     learn = _unpickle(fn, cpu)
-    if spec.get('temperature'): fold_temperature(learn.model, [spec['temperature'].get(o, 1.) for o in spec['labels']], spec['size'])
+    if spec: use_spec(learn, spec)
     return learn

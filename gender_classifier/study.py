@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'CHOICES', 'GAINS', 'COSTS', 'MARKS', 'HOW', 'WEIGHTS', 'NO_IMAGENET', 'full_config', 'expand',
-           'load_configs', 'run_id', 'study_runs', 'three_parts', 'study_data', 'read_results', 'settings',
-           'check_archs', 'run_study', 'study_state', 'study_table', 'marked', 'pareto', 'best', 'md_study',
+           'load_configs', 'about_study', 'run_id', 'study_runs', 'three_parts', 'study_data', 'read_results',
+           'settings', 'check_archs', 'run_study', 'study_state', 'study_table', 'marked', 'pareto', 'best', 'md_study',
            'plot_pareto', 'plot_opts', 'plot_study', 'md_report', 'write_report']
 
 # %% ../nbs/37_study.ipynb #2640b566
@@ -66,6 +66,12 @@ def load_configs(
     twice = [o for o in names if names.count(o)>1]
     if twice: raise ValueError(f'{fn}: two configurations are called {twice[0]}; give one of them another "name"')
     return res
+
+def about_study(
+    fn, # As in `load_configs`
+)->str: # Markdown, '' if there is nothing
+    "What a list of configurations says of itself, under the key \"about\""
+    return ' '.join(o) if isinstance(o := json.loads(Path(fn).read_text(encoding='utf-8')).get('about', ''), list) else o
 
 # %% ../nbs/37_study.ipynb #5d38ea2d
 def run_id(name, seed): return f'{name}-s{seed}'
@@ -264,7 +270,7 @@ def study_state(
 # %% ../nbs/37_study.ipynb #712a1aa3
 GAINS = ['accuracy','f1']
 COSTS = ['train_seconds','cpu_seconds','infer_ms','converged','parameters','size_mb','memory_mb']
-MARKS = dict(f1=.9, train_seconds=110, infer_ms=200, converged=6) # what is good enough: f1 at least, the others at most
+MARKS = dict(f1=.9, cpu_seconds=110, infer_ms=200, converged=6) # what is good enough: f1 at least, the others at most
 
 def study_table(
     rows:list, # From `read_results`
@@ -327,20 +333,25 @@ def md_study(
 # %% ../nbs/37_study.ipynb #d2f1b292
 def plot_pareto(
     t:pd.DataFrame, # From `study_table`
-    cost:str='train_seconds', # Column of the cost
+    cost:str='cpu_seconds', # Column of the cost
     ax=None, # matplotlib axes
 ):
-    "F1 against a cost, a colour an architecture, the front joined and named"
+    "F1 against a cost, a colour an architecture, the front joined, numbered and named below"
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     if ax is None: ax = plt.subplots(figsize=(6,4))[1]
     for i,(arch,g) in enumerate(t.groupby('arch', sort=True)):
         ax.errorbar(g[cost], g.f1, g.f1_spread, fmt='osD^vP*X'[i%8], ms=6, lw=1, color=plt.cm.tab10(i%10), label=arch)
     front = t[pareto(t[cost], t.f1)].sort_values(cost)
     ax.plot(front[cost], front.f1, c='grey', lw=1, zorder=0)
-    for i,(name,r) in enumerate(front.iterrows()): ax.annotate(name, (r[cost],r.f1), xytext=(5,-9 if i%2 else 5), textcoords='offset points', fontsize=7)
+    for i,(_,r) in enumerate(front.iterrows()): ax.annotate(i+1, (r[cost],r.f1), xytext=(0,6), textcoords='offset points', fontsize=8, ha='center')
+    ax.text(.98, .02, '\n'.join(f'{i+1} {o}' for i,o in enumerate(front.index)), transform=ax.transAxes, fontsize=7, ha='right', va='bottom')
     ax.axhline(MARKS['f1'], c='grey', ls=':')
     if cost in MARKS: ax.axvline(MARKS[cost], c='grey', ls=':')
     ax.set(xscale='log', xlabel=_HEAD[cost], ylabel='F1')
+    ax.xaxis.set_major_locator(LogLocator(subs=(1,2,5)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter('{x:g}'))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     return ax
 
 # %% ../nbs/37_study.ipynb #4ede85ef
@@ -366,7 +377,7 @@ def plot_study(
     "Both trade-offs and the optimisers, in one figure"
     import matplotlib.pyplot as plt
     fig,axs = plt.subplots(1, 3, figsize=(16,4.8), layout='constrained')
-    plot_pareto(t, 'train_seconds', axs[0]).legend(fontsize=7)
+    plot_pareto(t, 'cpu_seconds', axs[0]).legend(fontsize=7)
     plot_pareto(t, 'infer_ms', axs[1])
     plot_opts(t, t.arch.value_counts().index[0], axs[2])
     plt.close(fig)
@@ -379,11 +390,12 @@ on one side. The spread (±, half the distance from the lowest to the highest) i
 an accuracy of {acc:.1f} % has a 95 % interval of {lo:.1f} to {hi:.1f} %, so rows nearer to each other than this are not told apart by this test.
 
 * accuracy and F1 (mean of both labels): on the test pictures, after the last epoch; nothing was chosen by them
-* training: seconds of the batches of training; reading, validation and saving are left out. Processor: the same in processor seconds
+* training: seconds of the batches of training; reading, validation and saving are left out. Processor: the same in processor seconds,
+  which other work does not make longer; the mark and the plot go by them
 * a picture: the net alone, one picture at a time, float32, median
 * epochs to converge: the first whose validation accuracy is within a point of the best of the run
 * size: all numbers at four bytes. Memory: the most the process held, PyTorch and all pictures included
-* ✓: F1 of 0.9 at least, 110 s of training, 200 ms a picture, 6 epochs at most. Bold: the best; of costs, among those with an F1 of 0.9
+* ✓: F1 of 0.9 at least, 110 processor seconds of training, 200 ms a picture, 6 epochs at most. Bold: the best; of costs, among those with an F1 of 0.9
 
 """
 WEIGHTS = {'': 'Nets start from random weights, where nothing else is said.',
@@ -397,6 +409,7 @@ with `"weights": "imagenet"` measures it. By He, Girshick and Dollár (2019) the
 def md_report(
     rows:list, # From `read_results`
     total:int=None, # How many runs there are to be
+    about:str='', # What else is to be said, see `about_study`
 )->str:
     "The table with what must be known to read it"
     t,r = study_table(rows),rows[-1]
@@ -405,13 +418,14 @@ def md_report(
         n=r['n_test'], one=100/r['n_test'], acc=top['value']*100, lo=top['low']*100, hi=top['high']*100)
     start = ' '.join([WEIGHTS[o] for o in WEIGHTS if o in set(t.weights)]+[NO_IMAGENET]*('imagenet' not in set(t.weights)))
     done = f'{len(rows)} of {total} runs are done.' if total and len(rows)<total else f'{len(t)} configurations, {len(rows)} runs.'
-    return f'# The study\n\n{done}\n\n{md_study(t)}\n\n{how}{start}\n\n![F1 against training time, inference time and learning rate](study.png)\n'
+    return f'# The study\n\n{done}\n\n{md_study(t)}\n\n{how}{start}\n\n{about and about+2*chr(10)}![F1 against training time, inference time and learning rate](study.png)\n'
 
 # %% ../nbs/37_study.ipynb #e936348b
 def write_report(
     rows:list, # From `read_results`
     dest, # Folder; README.md, study.png and results.jsonl go there (not the last if it is the study's own, which has its pictures)
     total:int=None, # How many runs there are to be
+    about:str='', # As in `md_report`
 )->Path: # README.md
     "Write table, plots and the runs themselves"
     dest,t = Path(dest),study_table(rows)
@@ -419,5 +433,5 @@ def write_report(
     plot_study(t).savefig(dest/'study.png', dpi=90)
     lines = ''.join(json.dumps(o)+'\n' for o in rows)
     if not (dest/'data.npz').exists(): write_file(dest/'results.jsonl', lines.encode())
-    write_file(dest/'README.md', md_report(rows, total).encode())
+    write_file(dest/'README.md', md_report(rows, total, about).encode())
     return dest/'README.md'

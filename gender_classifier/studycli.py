@@ -16,23 +16,23 @@ def _say_state(state):
     for o in state.itertuples(): print(f'{o.state:<8} {_plain(o.name)}, seed {o.seed}')
     print(f"{(state.state=='done').sum()} of {len(state)} runs are done.")
 
-def _report(configs, out):
+def _report(configs, out, about=''):
     "Write table and plots of what is done, if anything is"
     from gender_classifier.study import read_results, study_runs, write_report
     rows = read_results(out)
-    if rows: print(f'Written: {write_report(rows, out, max(len(study_runs(configs)), len(rows)))}, and study.png beside it')
+    if rows: print(f'Written: {write_report(rows, out, max(len(study_runs(configs)), len(rows)), about)}, and study.png beside it')
 
 # %% ../nbs/43_studycli.ipynb #9bb6a75e
 def run_study_command(args):
     "Do the runs that are not done; the exit status is 1 if one of them failed"
     need('pandas', 'filelock', 'matplotlib', *(() if args.list else TRAIN_PACKAGES))
-    from gender_classifier.study import load_configs, run_study, study_state
+    from gender_classifier.study import about_study, load_configs, run_study, study_state
     configs = load_configs(args.config)
     if args.list:
         _say_state(study_state(configs, args.out, args.only))
         return 0
     if not args.data: raise UsageError('a study needs pictures: give their folder with --data')
-    say,after = lambda s: print(_plain(s), flush=True),lambda: _report(configs, args.out)
+    say,after = lambda s: print(_plain(s), flush=True),lambda: _report(configs, args.out, about_study(args.config))
     failed = run_study(configs, args.data, args.out, args.only, args.threads, args.cache, say, after)
     if failed: print(f"{len(failed)} runs failed; they are tried again when the study is", file=sys.stderr)
     return int(bool(failed))

@@ -1,4 +1,4 @@
-"What is promised by calibration: on numbers for which the truth is known, and of the shipped model on the half of its held-out pictures that no choice saw"
+"What is promised by calibration: on numbers for which the truth is known, and of the shipped model on the half of its held-out pictures that no temperature or threshold was chosen by"
 import importlib.util, json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest

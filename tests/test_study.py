@@ -148,5 +148,7 @@ def test_committed_study():
     of = {c['name']: settings(c) for c in configs}
     assert all(of[r['name']]==r['config'] for r in rows) and len({r['data'] for r in rows})==1
     assert len({(r['name'],r['seed']) for r in rows})==len(rows)
-    assert (here/'README.md').read_text()==md_report(rows, len(study_runs(configs)))
+    seeds = [sum(r['name']==o for r in rows) for o in of]
+    assert len(of)>=24 and min(seeds)>=2
+    assert (here/'README.md').read_text()==md_report(rows, len(study_runs(configs)), about_study(here/'configs.json'))
     assert (here/'study.png').exists() and not any('/' in json.dumps(r) for r in rows)
