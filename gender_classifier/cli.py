@@ -371,7 +371,7 @@ def _add_train(sub):
 
 TRAIN_EPILOG = """A data set is a folder with a folder per class (female, male and, if you like, neither), or UTKFace, CelebA, FairFace or LFW
 as they are distributed. Several may be given. Written are NAME.onnx and NAME.json, which label, app and export take, and NAME.safetensors,
-NAME.pkl and the card NAME.md.
+NAME.pkl, the card NAME.md, and NAME.history.csv, which evaluate --html draws.
 
 exit status: 0 trained and written, 2 it could not be, 130 ended by Ctrl-C (--resume goes on after the last whole epoch)
 """

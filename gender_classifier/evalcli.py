@@ -158,10 +158,18 @@ def _stated_error(spec):
     return (c or {}).get('error')
 
 # %% ../nbs/42_evalcli.ipynb #487bde90
-def _write_evaluation(ev, out, robust, flips, n):
+def _curves(stem):
+    "The record of a model's training, if it lies beside it"
+    from gender_classifier.evaluate import history
+    fn = Path(f'{stem}.history.csv')
+    try: h = history(fn) if fn.is_file() else None
+    except ValueError: return None
+    return h if h is not None and len(h) else None
+
+def _write_evaluation(ev, out, robust, flips, n, curves):
     "The page, the JSON and the CSV in a folder"
     from gender_classifier.evalreport import evaluation_dict, evaluation_report
-    evaluation_report(ev, out/'index.html', robust, flips, error=_stated_error(ev.spec), n=n)
+    evaluation_report(ev, out/'index.html', robust, flips, error=_stated_error(ev.spec), n=n, curves=curves)
     (out/'figures.json').write_text(json.dumps(evaluation_dict(ev, robust, flips), indent=1)+'\n', encoding='utf-8')
     ev.df.assign(labels=ev.df.labels.replace('', 'neither')).drop(columns=['box'], errors='ignore').to_csv(out/'answers.csv', index=False)
 
@@ -190,7 +198,7 @@ def run_evaluate(args):
     print(json.dumps(evaluation_dict(ev, robust, flips), indent=1) if args.json else _plain_lines(summary_text(ev, robust)))
     _left_out(ev.skipped[['fn','reason']].values)
     if out:
-        _write_evaluation(ev, out, robust, flips, args.pictures)
+        _write_evaluation(ev, out, robust, flips, args.pictures, _curves(_stem(args.model)))
         print(f'Written: {out}/index.html, figures.json and answers.csv'+('; the page shows pictures, so treat it as you treat them' if args.pictures else ''), file=sys.stderr if args.json else sys.stdout)
     return int(len(ev.skipped)>0)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import ifnone
 from .core import PictureError, open_image
-from .evaluate import ece, label_metrics, older, pct
+from .evaluate import ece, label_metrics, older, pct, plot_curves
 from .fairness import gaps, group_name as _group
 from .mistakes import decision_confusion, no_face, top_mistakes
 from .page import img_html, shrink
@@ -321,7 +321,11 @@ _READ = """<dl><dt><b>Balanced accuracy</b></dt><dd>The mean of the shares of wo
 <dt><b>Other sources</b></dt><dd>If all pictures are from one source, the figures are of that source. The honest figure is that of a source no picture of which was trained on.</dd></dl>
 <p>The labels are what somebody saw in a picture, or wrote of it. They say nothing of who a person is, and neither does the model.</p>"""
 
-def _parts(ev, robust, flips, error, n, size):
+def _curves_html(h):
+    "Losses and metrics, epoch by epoch"
+    return plot_img(plot_curves(h)[0].figure, 'Losses, and metrics on the validation pictures, epoch by epoch', 'ev-plot ev-wide')
+
+def _parts(ev, robust, flips, error, n, size, curves):
     "(id, title, HTML) of each part of the page"
     said = ''.join(f'<li>{_e(o)}</li>' for o in findings(ev, robust))
     yield 'known','What to know',_key_html(ev)+(f'<ul class="gc-warn">{said}</ul>' if said else '')
@@ -332,6 +336,7 @@ def _parts(ev, robust, flips, error, n, size):
     yield 'curve','Fewer mistakes, more unsure',_curve_html(ev)
     if robust is not None: yield 'robust','In bad conditions',_robust_html(robust, flips)
     if n: yield 'mistakes','Mistakes',_mistakes_html(ev, n, size)
+    if curves is not None: yield 'training','How it was trained',_curves_html(curves)
     if len(ev.skipped): yield 'left','Left out',_skipped_html(ev.skipped)
     yield 'read','How to read this',_READ
 
@@ -363,12 +368,13 @@ def evaluation_report(
     error:float=None, # The error rate that the thresholds were set for
     n:int=24, # Mistakes shown as pictures, none if 0
     size:int=128, # Of a picture's longer side, pixels
+    curves:pd.DataFrame=None, # From `evaluate.history`
 )->str: # HTML
     "One page about a model, with charts and pictures inside it"
     f = ev.df.labels!=''
     young = f' Faces known to be under {ev.min_age:g} count only in the figures by age.' if ev.min_age else ''
     text = f'{_n(int(f.sum()), "face")} and {_n(int((~f).sum()), "picture")} without one.{young} Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.'
-    page = whole_page(f'How good is {ev.name or "this model"}?', f'<p>{_e(text)}</p>'+(f'<p class="gc-private">{_PRIVATE}</p>' if n else ''), _parts(ev, robust, flips, error, n, size))
+    page = whole_page(f'How good is {ev.name or "this model"}?', f'<p>{_e(text)}</p>'+(f'<p class="gc-private">{_PRIVATE}</p>' if n else ''), _parts(ev, robust, flips, error, n, size, curves))
     if fn is not None: write_text(fn, page, ['.html','.htm'])
     return page
 

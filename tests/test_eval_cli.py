@@ -137,6 +137,25 @@ def test_a_learner_can_be_measured(call, data, tmp_path):
     a, b = (json.loads(call('evaluate', o, data, '--json')[1]) for o in (onnx, onnx.with_suffix('.safetensors')))
     assert a['confusion'] == b['confusion']
 
+def test_a_pickle_is_tempered_once(call, data, tmp_path):
+    "A learner with a temperature beside it says what its ONNX model says, and decides by the same thresholds"
+    from gender_classifier.export import export_learner, rebuild_learner, update_spec
+    from gender_classifier.inference import ModelError, default_model
+    try: learn = rebuild_learner(default_model())
+    except ModelError: pytest.skip('there is no model in models/ yet')
+    fn = export_learner(learn, tmp_path/'mine', dict(labels=['female', 'male'], size=112))
+    update_spec(tmp_path/'mine', temperature=dict(female=3., male=.5), thresholds=dict(female=.3, male=.7))
+    said = {}
+    for o in ('onnx', 'pkl', 'safetensors'):
+        rc, out, err = call('evaluate', f'{tmp_path}/mine.{o}', data, '--html', tmp_path/o, '--pictures', 0, *(['--trust'] if o=='pkl' else []))
+        assert rc == 0, err
+        said[o] = pd.read_csv(tmp_path/o/'answers.csv').sort_values('fn').reset_index(drop=True)
+    for o in ('pkl', 'safetensors'):
+        np.testing.assert_allclose(said[o][['p_female', 'p_male']], said['onnx'][['p_female', 'p_male']], atol=2e-3)
+        assert (said[o].decision == said['onnx'].decision).all()
+    again = rebuild_learner(tmp_path/'mine')
+    assert again.loss_func.thresh.tolist() == pytest.approx([.3, .7])
+
 def tool():
     spec = importlib.util.spec_from_file_location('train_default', root/'tools/train_default.py')
     res = importlib.util.module_from_spec(spec)
@@ -147,6 +166,12 @@ def test_the_card_is_what_a_hub_reads():
     ModelCard = pytest.importorskip('huggingface_hub').ModelCard
     d = ModelCard.load(root/'models/gender_resnet18.md').data
     assert d.license == 'other' and d.pipeline_tag == 'image-classification' and len(d.eval_results) >= 4
+
+def test_readme_says_what_the_card_says():
+    "Every figure with an interval in README.md stands in the card"
+    part = (root/'README.md').read_text().split('## How good is it')[1].split('\n## ')[0]
+    found, card = re.findall(r'\d+\.\d \(\d+\.\d–\d+\.\d\)', part), (root/'models/gender_resnet18.md').read_text()
+    assert len(found) >= 4 and [o for o in found if o not in card] == []
 
 def test_the_card_comes_out_again(shared_data, tmp_path):
     "Every figure of the committed card, but for those of bad conditions, which take minutes more, to the digit"

@@ -36,6 +36,8 @@ def test_train_writes_a_model_that_labels(call, trained, data):
     assert str(data.parent) not in json.dumps(spec)
     rc, out, err = call('label', data/'female', '--csv', '-', '--model', f'{stem}.onnx')
     assert rc == 0 and len(rows(out)) >= 10
+    rc, out, err = call('evaluate', f'{stem}.onnx', data, '--html', stem.parent/'report')
+    assert rc in (0, 1) and 'How it was trained' in (stem.parent/'report/index.html').read_text()
     rc, out, err = call('doctor', '--model', f'{stem}.onnx')
     assert rc == 0 and 'balanced accuracy' in out
 
