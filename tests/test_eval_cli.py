@@ -171,7 +171,7 @@ def test_readme_says_what_the_card_says():
     "Every figure with an interval in README.md stands in the card"
     part = (root/'README.md').read_text().split('## How good is it')[1].split('\n## ')[0]
     found, card = re.findall(r'\d+\.\d \(\d+\.\d–\d+\.\d\)', part), (root/'models/gender_resnet18.md').read_text()
-    assert len(found) >= 4 and [o for o in found if o not in card] == []
+    assert len(found) >= 3 and [o for o in found if o not in card] == []
 
 def test_the_card_comes_out_again(shared_data, tmp_path):
     "Every figure of the committed card, but for those of bad conditions, which take minutes more, to the digit"

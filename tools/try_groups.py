@@ -95,12 +95,13 @@ def table(res, df):
     face = ((df.labels!='')&~(df.age<10)).to_numpy()
     acc = pd.Series(bits['shipped'][0][face]).groupby(groups[face]).agg(['mean','size'])
     worst = list(acc[acc['size']>=30].sort_values('mean').index[:3]) # of the model they start from, so that they are not picked after looking
-    rows = [['what was changed', 'seeds', 'all, balanced', *(f'{o} ({acc["size"][o]})' for o in worst), 'gap, best to worst', 'no face, neither']]
+    more = {'Black women':face&(df.race=='Black').to_numpy()&(labels=='female'), 'under ten':((labels!='')&(df.age<10)).to_numpy()} # where the card says that promises are broken, or figures are low
+    rows = [['what was changed', 'seeds', 'all, balanced', *(f'{o} ({acc["size"][o]})' for o in worst), *(f'{k} ({v.sum()})' for k,v in more.items()), 'gap, best to worst', 'no face, neither']]
     for k in ['shipped', *TRIES]:
         if k not in bits: continue
         plain = bits.get('as it was', {}) if k!='as it was' else {}
         b,ref = list(bits[k].values()),[plain.get(s, bits['shipped'][0]) for s in bits[k]]
-        cols = [(face,labels), *((face&(groups==o),None) for o in worst)]
+        cols = [(face,labels), *((face&(groups==o),None) for o in worst), *((o,None) for o in more.values())]
         level = lambda s,c: np.mean([pd.Series(o[s]).groupby(labels[s]).mean().mean() for o in b])*100
         by = [pd.Series(o[face]).groupby(groups[face]).mean()[acc[acc['size']>=30].index] for o in b]
         said = [f'{level(s,c):.1f} %' if k=='shipped' else f'{level(s,c):.1f} %, {change(ref, b, s, c)}' for s,c in cols]
