@@ -215,7 +215,7 @@ def _data_args(p, min_age=True, threads=True, nargs='+'):
 
 def _add_evaluate(sub):
     p = _command(sub, 'evaluate', run_evaluate, 'measure a model: how often it is right, for whom, and how sure one can be of that', epilog=EVALUATE_EPILOG)
-    p.add_argument('model', metavar='MODEL', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors")
+    p.add_argument('model', metavar='MODEL', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors, of which nothing is said by picture size and blur")
     _data_args(p)
     p.add_argument('--html', metavar='DIR', help='write a page with charts and mistakes as pictures, and all figures and answers, to this folder')
     p.add_argument('--json', action='store_true', help='write all figures to standard output as JSON')

@@ -354,8 +354,8 @@ def evaluate_model(
         from gender_classifier.inference import Labeller
         labeller = Labeller(onnx, precision='fp32') # the figures are to be the same on every machine
     spec = labeller.spec
-    if not len(df): raise ValueError('there is no picture to measure: the table is empty')
     check_labels(df, list(spec.labels)) # before the long part
+    _check_faces(df, 2)
     lp = labeller_probs(list(df.fn), labeller, progress)
     bad = (lp.error!='').to_numpy()
     skipped = pd.DataFrame(dict(fn=df.fn.to_numpy()[bad], reason=lp.error.to_numpy()[bad]))
