@@ -387,11 +387,11 @@ def _load(args):
     except ModelError as e: raise ModelError(str(e).replace('pass `trust=True`', 'add --trust')) from None
 
 def _in_use(args):
-    "What the JSON beside weights says of how they are used, with the labels' new names; its temperature goes into the weights"
+    "What the JSON beside weights or a learner says of how they are used, with the labels' new names; its temperature goes into the weights"
     from gender_classifier.export import SUFFIXES, read_json
     from gender_classifier.inference import PICKLES
     fn = Path(args.learner)
-    if fn.suffix.lower() in PICKLES: return {}
+    if fn.suffix.lower() in PICKLES and not fn.with_suffix('.json').is_file(): return {}
     d = read_json(fn.with_suffix('') if fn.suffix in SUFFIXES else fn)
     new = [o.strip() for o in args.labels.split(',')] if args.labels else d['labels']
     same = new==d['labels'] and args.size in (None,d['size']) and args.margin in (None,d['margin'])

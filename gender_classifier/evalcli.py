@@ -77,12 +77,14 @@ def evaluate_learner(
     import numpy as np
     from gender_classifier.inference import temper
     from gender_classifier.crops import load_crops, make_crops
-    from gender_classifier.evaluate import evaluate_scores, scored
+    from gender_classifier.evaluate import _check_faces, check_labels, evaluate_scores, older, scored
     from gender_classifier.export import learner_labels, learner_size
     from gender_classifier.learner import learn_probs
     spec = dict(spec or {})
     labels,size = spec.get('labels') or learner_labels(learn),spec.get('size') or learner_size(learn)
     spec = {'thresholds':{o:.5 for o in labels}, 'neither_below':.3, **spec, 'labels':labels}
+    check_labels(df, labels)
+    _check_faces(older(df, kwargs.get('min_age', 0)), 2)
     rows,bad = make_crops(df, size, **({'margin':spec['margin']} if 'margin' in spec else {}), cache=cache, n_workers=n_workers, progress=progress)
     if not len(rows): raise ValueError(f'not one of the {len(df)} pictures could be read; the first: {bad.reason.iloc[0]}')
     p,t = learn_probs(learn, load_crops(rows.crop, n_workers)),spec.get('temperature') or {}
@@ -146,7 +148,6 @@ def _robustness(args, df):
     "`disturbed`, if it is asked for, without the faces that are left out"
     if not args.robust: return None,None
     from gender_classifier.evaluate import older
-    if Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('--robust is of a model, not of a learner: gender_classifier export makes one')
     from gender_classifier.inference import Labeller, find_model
     labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads, precision=args.precision)
     return disturbed(labeller, older(df, args.min_age), args.robust, _is_tty(sys.stderr))
@@ -189,6 +190,7 @@ def _say_used(args, df):
 def run_evaluate(args):
     "Measure a model; the exit status is 1 if a picture could not be read"
     need_eval()
+    if args.robust and Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('--robust is of a model, not of a learner: gender_classifier export makes one')
     out = _folder(args.html)
     df = read_to_measure(args).df
     _say_used(args, df)

@@ -110,7 +110,8 @@ def evaluation_dict(
     res = dict(version=1, model=ev.name, **_spec_dict(ev.spec), pictures=len(ev.df), faces=int((ev.df.labels!='').sum()), min_age=ev.min_age,
         figures=_records(ev.metrics(), 'figure'), per_label=per, confusion={str(i):{str(k):int(v) for k,v in r.items()} for i,r in cm.iterrows()},
         no_face=_records(no_face(ev.df), 'answer') if (ev.df.labels=='').any() else [],
-        groups={k:_records(gm.by_group, 'group') for k,gm in ev.groups.items()}, gaps=_records(gaps(ev.groups), 'feature') if ev.groups else [], calibration={k:dict(ece=ece(r), bins=_records(r, 'bin')) for k,r in ev.reliability().items()},
+        groups={k:_records(gm.by_group, 'group') for k,gm in ev.groups.items()}, gaps=_records(gaps(ev.groups), 'feature') if ev.groups else [],
+        calibration={k:dict(ece=ece(r), bins=_records(r, 'bin')) for k,r in ev.reliability().items()},
         curve=[{k:_plain(v) for k,v in o.items()} for o in ev.risk_coverage().to_dict('records')], findings=findings(ev, robust))
     if robust is not None: res['robustness'] = [{k:_plain(v) for k,v in o.items()} for o in robust.to_dict('records')]
     if flipped is not None: res['flips'] = _records(flipped, 'change')

@@ -355,7 +355,7 @@ def evaluate_model(
         labeller = Labeller(onnx, precision='fp32') # the figures are to be the same on every machine
     spec = labeller.spec
     check_labels(df, list(spec.labels)) # before the long part
-    _check_faces(df, 2)
+    _check_faces(older(df, min_age), 2)
     lp = labeller_probs(list(df.fn), labeller, progress)
     bad = (lp.error!='').to_numpy()
     skipped = pd.DataFrame(dict(fn=df.fn.to_numpy()[bad], reason=lp.error.to_numpy()[bad]))

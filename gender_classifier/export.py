@@ -480,6 +480,7 @@ def fold_temperature(
     if not ps or not torch.allclose(model(x), want, rtol=1e-3, atol=1e-4): raise ModelError('The last layer of this net cannot take the temperature that its .json states: use the .onnx, whose probabilities are calibrated.')
     model.train(was)
 
+# %% ../nbs/31_export.ipynb #c621e8ac
 def use_spec(
     learn:Learner, # Changed in place
     spec:dict, # As in the JSON file: labels, size, thresholds, temperature

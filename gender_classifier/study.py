@@ -60,6 +60,7 @@ def load_configs(
     except OSError as e: raise ValueError(f'{fn} cannot be read: {e.strerror}') from None
     except ValueError as e: raise ValueError(f'{fn} is not JSON: {e}') from None
     if not isinstance(d, dict) or not isinstance(d.get('configs'), list) or not d['configs']: raise ValueError(f'{fn} has no list "configs"')
+    if not isinstance(d.get('about', ''), (str,list)): raise ValueError(f'{fn}: "about" is a text, or a list of sentences')
     try: res = [full_config(c) for o in d['configs'] for c in expand({**d.get('defaults', {}), **o})]
     except (ValueError, TypeError) as e: raise ValueError(f'{fn}: {e}') from None
     names = [o['name'] for o in res]
@@ -67,11 +68,13 @@ def load_configs(
     if twice: raise ValueError(f'{fn}: two configurations are called {twice[0]}; give one of them another "name"')
     return res
 
+# %% ../nbs/37_study.ipynb #c4806d50
 def about_study(
     fn, # As in `load_configs`
 )->str: # Markdown, '' if there is nothing
     "What a list of configurations says of itself, under the key \"about\""
-    return ' '.join(o) if isinstance(o := json.loads(Path(fn).read_text(encoding='utf-8')).get('about', ''), list) else o
+    res = json.loads(Path(fn).read_text(encoding='utf-8')).get('about', '')
+    return ' '.join(res) if isinstance(res, list) else res
 
 # %% ../nbs/37_study.ipynb #5d38ea2d
 def run_id(name, seed): return f'{name}-s{seed}'
@@ -391,7 +394,7 @@ an accuracy of {acc:.1f} % has a 95 % interval of {lo:.1f} to {hi:.1f} %, so row
 
 * accuracy and F1 (mean of both labels): on the test pictures, after the last epoch; nothing was chosen by them
 * training: seconds of the batches of training; reading, validation and saving are left out. Processor: the same in processor seconds,
-  which other work does not make longer; the mark and the plot go by them
+  which other work lengthens less; the mark and the plot go by them, and near 110 the mark decides nothing: the same net took 85 to 150
 * a picture: the net alone, one picture at a time, float32, median
 * epochs to converge: the first whose validation accuracy is within a point of the best of the run
 * size: all numbers at four bytes. Memory: the most the process held, PyTorch and all pictures included

@@ -85,7 +85,7 @@ def test_a_refused_calibration_leaves_the_list(tmp_path, monkeypatch):
 
 @pytest.fixture(scope='module')
 def judged(shared_data):
-    "The shipped model on the half of its held-out pictures on which nothing was chosen: as calibrated, and before"
+    "The shipped model on the half of its held-out pictures by which no threshold was chosen: as calibrated, and before"
     out = root/'models'/'gender_resnet18'
     if not Path(f'{out}.calibration.txt').exists(): pytest.skip('there is no list of the pictures that the model was calibrated on')
     s = importlib.util.spec_from_file_location('train_default', root/'tools'/'train_default.py')

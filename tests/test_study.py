@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 for o in ('torch', 'fastai', 'pandas', 'sklearn', 'filelock'): pytest.importorskip(o, reason=f'the package {o}, which a study needs, is not installed')
 from gender_classifier.atomic import JournalError
-from gender_classifier.study import load_configs, md_report, read_results, run_id, run_study, settings, study_runs, study_state
+from gender_classifier.study import about_study, load_configs, md_report, read_results, run_id, run_study, settings, study_runs, study_state
 from gender_classifier.synth import synth_faces
 
 REPO = Path(__file__).parents[1]

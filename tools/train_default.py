@@ -27,7 +27,7 @@ from gender_classifier.evalreport import _DECIDED as DECIDED, card_figures, card
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, metrics_table, older, pct, rate
 from gender_classifier.export import export_learner, read_json, update_spec, write_card
 from gender_classifier.faces import MARGIN
-from gender_classifier.inference import Labeller
+from gender_classifier.inference import MODEL_NAME, Labeller
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
 from gender_classifier.memory import FaceAug
@@ -42,11 +42,12 @@ DATA = [
     dict(set='Caltech-101 and PACS, pictures without a face', by='Fei-Fei et al., 2004; Li et al., 2017', terms='research', labels='none: the target is "neither"'),
     dict(set='dlib\'s face recognition network, as a teacher', by='King, 2017', terms='CC0', labels=''),
 ]
-TRAINING = '''A resnet18 with two outputs. Every face was found by YuNet and cut out as in use. Targets are halfway between the data
+TRAINING = '''Every face was found by YuNet and cut out as in use. Targets are halfway between the data
 set's label and the out-of-fold opinion of a support vector machine on the 128 numbers of dlib's face recognition network, smoothed by 0.06; a second
 head, dropped after training, predicts those 128 numbers. Random squares of the pictures without a face were added, and pictures of the rarer
 sex of each source were repeated until it had as many women as men. AdamW, weight decay 0.05, one cycle, batches of 128, gradient norm clipped at 1,
 weights averaged (0.998), bf16 autocast. Pictures of one face, and near copies, are on one side of the split, but for CelebA, whose own split is kept.'''
+PUPIL = ' Halfway between these targets and the answers of the model named by --pupil-of lies what it learned.' # of a small model
 COLUMNS = ['fn','labels','source','age','race','person'] # of a table as readers give it
 TITLES = dict(utkface='UTKFace, held out', celeba='CelebA, held out', lfw='LFW, held out') # of the sources of the figures
 NOTES = dict(gender_resnet18=''' They were seen in two runs. The first, from scratch, was of 10 epochs, 4 of them at 64 px and 6 at 112 px, to a peak learning rate of 0.003; it had
@@ -102,7 +103,7 @@ def names_file(out): return Path(f'{out}.held_out.txt')
 def calibration_file(out): return Path(f'{out}.calibration.txt')
 
 def in_calibration(root, out, df):
-    "Which rows of `df` the model `out` was calibrated on, by the list beside it; no choice has seen the other ones of `held_out`"
+    "Which rows of `df` the model `out` was calibrated on, by the list beside it; no temperature or threshold was chosen by the other ones of `held_out`"
     names = set(calibration_file(out).read_text(encoding='utf-8').split())
     return df.fn.map(lambda o: key(root, o) in names).to_numpy()
 
@@ -161,10 +162,10 @@ def card(root, out, n_robust=0):
     facts = dict(head=card_head(spec, ev, TITLES, license_name='non-commercial-research'), command=spec['training']['command'], figures=text, limits=LIMITS,
         summary=f'A {spec["arch"]} that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
         uses=['learning and prototyping: labelling faces in photographs by how they appear, with a person who looks at the answers',
-              'a start for training on other pictures of faces (`face_learner(weights="face")`)',
+              f'a start for training on other pictures of faces (`face_learner(weights="{"face" if Path(out).name==MODEL_NAME else "THIS.safetensors"}")`)',
               '**not** decisions about people, identification, or counting people who have not agreed to it'],
         data=[{**o} for o in DATA], terms='The weights are for non-commercial research, as the pictures are. The code is Apache-2.0.',
-        training=TRAINING+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+NOTES.get(Path(out).name, ''))
+        training=f'A {spec["arch"]} with two outputs. '+TRAINING+PUPIL*('--pupil-of' in spec['training']['command'])+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+NOTES.get(Path(out).name, ''))
     write_card(out, facts)
 
 

@@ -101,7 +101,7 @@ def table(res, df):
         if k not in bits: continue
         plain = bits.get('as it was', {}) if k!='as it was' else {}
         b,ref = list(bits[k].values()),[plain.get(s, bits['shipped'][0]) for s in bits[k]]
-        cols = [(face,labels), *((face&(groups==o),None) for o in worst), *((o,None) for o in more.values())]
+        cols = [(face,labels), *((face&(groups==o),None) for o in worst), (more['Black women'],None), (more['under ten'],labels)]
         level = lambda s,c: np.mean([pd.Series(o[s]).groupby(labels[s]).mean().mean() for o in b])*100
         by = [pd.Series(o[face]).groupby(groups[face]).mean()[acc[acc['size']>=30].index] for o in b]
         said = [f'{level(s,c):.1f} %' if k=='shipped' else f'{level(s,c):.1f} %, {change(ref, b, s, c)}' for s,c in cols]
