@@ -7,7 +7,7 @@ __all__ = ['REVIEW', 'CSP', 'SERVED', 'TEMPLATE', 'OwnKernel', 'Visitors', 'Serv
            'review_folder', 'headers', 'Socket', 'Anyone', 'Health', 'PageServer', 'voila_config', 'serve']
 
 # %% ../nbs/03_app.ipynb #01224eb1
-import contextlib, errno, logging, os, re, signal, sys, tempfile, webbrowser
+import asyncio, contextlib, errno, logging, os, re, signal, sys, tempfile, webbrowser
 from datetime import datetime, timezone
 from pathlib import Path
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NATIVE_KERNEL_NAME, NoSuchKernel
@@ -49,6 +49,9 @@ class Visitors(AsyncMappingKernelManager):
         else: await self.shutdown_kernel(kernel_id)
 
     async def _async_shutdown_kernel(self, kernel_id, now=True, restart=False):
+        if kernel_id not in self and kernel_id in self._pending_kernels: # one that only starts, or is ending already, would be taken for unknown
+            with contextlib.suppress(Exception, asyncio.CancelledError): await self._pending_kernels[kernel_id]
+            if kernel_id not in self: return
         await super()._async_shutdown_kernel(kernel_id, now=True, restart=restart) # nothing is to be saved, and one that is still starting would complain
     shutdown_kernel = _async_shutdown_kernel
 

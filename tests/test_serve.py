@@ -199,6 +199,19 @@ def test_processes_wait_and_end(model, tmp_path):
         time.sleep(3)
         assert len(kernels(p)) == 1
 
+def test_a_process_that_only_starts_can_be_ended():
+    "When the server ends, the next visitor's process may be on its way: that is no error; one that nobody knows is"
+    from tornado.web import HTTPError
+    from gender_classifier.app import Visitors
+    async def end(outcome):
+        v, start = Visitors(), asyncio.get_running_loop().create_future()
+        v._pending_kernels['next'] = start
+        asyncio.get_running_loop().call_later(.05, outcome, start)
+        await asyncio.wait_for(v.shutdown_kernel('next'), 5)
+        assert start.done()
+        with pytest.raises(HTTPError, match='does not exist'): await v.shutdown_kernel('nobody')
+    for outcome in (lambda f: f.set_result(None), lambda f: f.set_exception(RuntimeError('it could not be started')), lambda f: f.cancel()): asyncio.run(end(outcome))
+
 def test_preheated(model, tmp_path):
     "The page is there at once, more visitors than processes are served too, and `Ctrl-C` leaves nothing behind"
     with serving(tmp_path/'log.txt', model, preheat=2, max_upload_mb=7) as (url, p):
