@@ -379,7 +379,7 @@ exit status: 0 trained and written, 2 it could not be, 130 ended by Ctrl-C (--re
 # %% ../nbs/40_cli.ipynb #d8ba2997
 def _load(args):
     "The learner in a .pkl, or built again from .json and .safetensors"
-    from gender_classifier.export import rebuild_learner
+    from gender_classifier.rebuild import rebuild_learner
     from gender_classifier.inference import PICKLES, ModelError
     from gender_classifier.pickles import load_learner_file
     if Path(args.learner).suffix.lower() not in PICKLES: return rebuild_learner(args.learner)

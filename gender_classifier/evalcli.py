@@ -66,7 +66,7 @@ def read_to_measure(
 def evaluate_learner(
     learn, # fastai's `Learner`
     df, # `fn`, `labels`; see `evaluate_model`
-    spec:dict=None, # thresholds, neither_below, labels, size, margin, temperature (not yet in the learner); by default 0.5, 0.3, what can be seen, and none
+    spec:dict=None, # thresholds, neither_below, labels, size, margin; by default 0.5, 0.3, and what can be seen. A temperature is in the learner, see `use_spec`
     name:str='learner',
     cache=None, # Folder of the crops; by default the user's cache
     n_workers:int=None,
@@ -74,8 +74,6 @@ def evaluate_learner(
     **kwargs, # To `evaluate_scores`
 ): # `Evaluation`
     "Measure a learner on the crops that training would cut"
-    import numpy as np
-    from gender_classifier.inference import temper
     from gender_classifier.crops import load_crops, make_crops
     from gender_classifier.evaluate import _check_faces, check_labels, evaluate_scores, older, scored
     from gender_classifier.export import learner_labels, learner_size
@@ -87,9 +85,7 @@ def evaluate_learner(
     _check_faces(older(df, kwargs.get('min_age', 0)), 2)
     rows,bad = make_crops(df, size, **({'margin':spec['margin']} if 'margin' in spec else {}), cache=cache, n_workers=n_workers, progress=progress)
     if not len(rows): raise ValueError(f'not one of the {len(df)} pictures could be read; the first: {bad.reason.iloc[0]}')
-    p,t = learn_probs(learn, load_crops(rows.crop, n_workers)),spec.get('temperature') or {}
-    if t: p = temper(p, np.array([t.get(o, 1.) for o in labels]), spec.get('activation', 'sigmoid'))
-    res = scored(rows, p, spec)
+    res = scored(rows, learn_probs(learn, load_crops(rows.crop, n_workers)), spec)
     return evaluate_scores(res, spec, name, skipped=bad[['fn','reason']].reset_index(drop=True), **kwargs)
 
 # %% ../nbs/42_evalcli.ipynb #885ac51c
@@ -158,6 +154,20 @@ def _stated_error(spec):
     c = spec.get('calibration') if isinstance(spec, dict) else getattr(spec, 'calibration', None)
     return (c or {}).get('error')
 
+# %% ../nbs/42_evalcli.ipynb #d1bc7489
+def _stem(model):
+    "Path and name of a model or a learner, without a suffix"
+    from gender_classifier.inference import find_model
+    return (Path(model) if Path(model).suffix.lower() in _LEARNERS else find_model(None if model=='default' else model)).with_suffix('')
+
+def _say_used(args, df):
+    "Say how many of the pictures the model was calibrated on"
+    fn = Path(f'{_stem(args.model)}.calibration.txt')
+    if not fn.is_file(): return
+    names,roots = set(fn.read_text(encoding='utf-8').split()),[Path(o).absolute() for o in args.data]
+    n = sum(bool(names&set(_digests(o, roots))) for o in df.fn)
+    if n: _say(f'{n:,} of these pictures chose the thresholds of this model: what depends on thresholds will look a little too good')
+
 # %% ../nbs/42_evalcli.ipynb #487bde90
 def _curves(stem):
     "The record of a model's training, if it lies beside it"
@@ -174,19 +184,7 @@ def _write_evaluation(ev, out, robust, flips, n, curves):
     (out/'figures.json').write_text(json.dumps(evaluation_dict(ev, robust, flips), indent=1)+'\n', encoding='utf-8')
     ev.df.assign(labels=ev.df.labels.replace('', 'neither')).drop(columns=['box'], errors='ignore').to_csv(out/'answers.csv', index=False)
 
-def _stem(model):
-    "Path and name of a model or a learner, without a suffix"
-    from gender_classifier.inference import find_model
-    return (Path(model) if Path(model).suffix.lower() in _LEARNERS else find_model(None if model=='default' else model)).with_suffix('')
-
-def _say_used(args, df):
-    "Say how many of the pictures the model was calibrated on"
-    fn = Path(f'{_stem(args.model)}.calibration.txt')
-    if not fn.is_file(): return
-    names,roots = set(fn.read_text(encoding='utf-8').split()),[Path(o).absolute() for o in args.data]
-    n = sum(bool(names&set(_digests(o, roots))) for o in df.fn)
-    if n: _say(f'{n:,} of these pictures chose the thresholds of this model: what depends on thresholds will look a little too good')
-
+# %% ../nbs/42_evalcli.ipynb #af78631b
 def run_evaluate(args):
     "Measure a model; the exit status is 1 if a picture could not be read"
     need_eval()

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'SUFFIXES', 'ExportError', 'learner_labels', 'learner_activation', 'learner_norm', 'learner_size',
            'round_weights', 'save_weights', 'load_weights', 'ServedNet', 'check_onnx', 'export_onnx', 'head_config',
-           'learner_arch', 'blank_dls', 'versions', 'model_spec', 'model_card', 'export_learner', 'write_card',
-           'update_spec', 'read_json', 'fold_temperature', 'use_spec', 'check_hash', 'rebuild_learner']
+           'learner_arch', 'blank_dls', 'versions', 'model_spec', 'model_card', 'export_learner', 'read_json',
+           'check_hash', 'write_card', 'update_spec']
 
 # %% ../nbs/31_export.ipynb #62dedb7d
 import copy, importlib.metadata, json, platform, shutil, tempfile, warnings
@@ -427,6 +427,28 @@ def export_learner(
     Path(f'{stem}{TWIN}').unlink(missing_ok=True) # of another network
     return Path(f'{stem}.onnx')
 
+# %% ../nbs/31_export.ipynb #b1f5468f
+def read_json(
+    stem, # The model's path without a suffix
+)->dict:
+    "The description of a model; `ModelError` if there is none"
+    fn = Path(f'{stem}.json')
+    if not fn.is_file(): raise ModelError(f'There is no {fn.name} in {fn.parent}: a model is a set of files of one name; keep them together.')
+    try: spec = json.loads(fn.read_text(encoding='utf-8'))
+    except ValueError: raise ModelError(f'{fn.name} is damaged or cut short: export the model again, or fetch the file again.') from None
+    if not isinstance(spec, dict) or 'labels' not in spec: raise ModelError(f'{fn.name} does not describe a model.')
+    return spec
+
+def check_hash(
+    stem, # The model's path without a suffix
+    suffix, # Of the file in question
+    spec, # From `read_json`
+):
+    "`ModelError` if a file is not the one that its description speaks of"
+    fn,want = Path(f'{stem}{suffix}'),spec.get('sha256',{}).get(suffix[1:])
+    if want and fn.is_file() and sha256(fn)!=want:
+        raise ModelError(f'{fn.name} is not the file that {fn.stem}.json describes (its SHA-256 differs): it is damaged, or of another export. Fetch both again.')
+
 # %% ../nbs/31_export.ipynb #35c84de1
 def write_card(
     stem, # Of a model that was exported
@@ -448,69 +470,3 @@ def update_spec(
     if set(changes)&{'thresholds','neither_below','temperature','margin'}: spec.pop('int8', None) # was measured with others
     with _staged(stem) as tmp: _write_json(f'{tmp}.json', spec)
     return spec
-
-def read_json(
-    stem, # The model's path without a suffix
-)->dict:
-    "The description of a model; `ModelError` if there is none"
-    fn = Path(f'{stem}.json')
-    if not fn.is_file(): raise ModelError(f'There is no {fn.name} in {fn.parent}: a model is a set of files of one name; keep them together.')
-    try: spec = json.loads(fn.read_text(encoding='utf-8'))
-    except ValueError: raise ModelError(f'{fn.name} is damaged or cut short: export the model again, or fetch the file again.') from None
-    if not isinstance(spec, dict) or 'labels' not in spec: raise ModelError(f'{fn.name} does not describe a model.')
-    return spec
-
-# %% ../nbs/31_export.ipynb #3b1b5821
-@torch.no_grad()
-def fold_temperature(
-    model:nn.Module, # Changed in place; ends in a linear layer, or batch normalisation
-    temperature, # One number a label
-    size:int=112, # Side of its pictures, pixels
-):
-    "Divide the outputs of `model` by `temperature`, within its last layer; raises `ModelError`"
-    t = torch.tensor([float(o) for o in temperature])
-    if (t==1).all(): return
-    last = [o for o in model.modules() if not list(o.children()) and list(o.parameters(recurse=False))][-1:]
-    x,was = torch.rand(2,3,size,size, generator=torch.Generator().manual_seed(0)),model.training
-    model.eval()
-    ps = [p for o in last for p in o.parameters(recurse=False) if len(p)==len(t)]
-    x,t = (o.to(ps[0].device, ps[0].dtype) for o in (x,t)) if ps else (x,t)
-    want = model(x)/t if ps else None
-    for p in ps: p.div_(t.view(-1, *[1]*(p.ndim-1)))
-    if not ps or not torch.allclose(model(x), want, rtol=1e-3, atol=1e-4): raise ModelError('The last layer of this net cannot take the temperature that its .json states: use the .onnx, whose probabilities are calibrated.')
-    model.train(was)
-
-# %% ../nbs/31_export.ipynb #c621e8ac
-def use_spec(
-    learn:Learner, # Changed in place
-    spec:dict, # As in the JSON file: labels, size, thresholds, temperature
-):
-    "Let a learner use temperature and thresholds of its model: `predict` then names the labels that hold. For \"neither\" and \"unsure\" see `inference.decide_many`"
-    if spec.get('temperature'): fold_temperature(learn.model, [spec['temperature'].get(o, 1.) for o in spec['labels']], spec['size'])
-    if spec.get('thresholds') and hasattr(learn.loss_func, 'thresh'): learn.loss_func.thresh = torch.tensor([float(spec['thresholds'][o]) for o in spec['labels']])
-
-# %% ../nbs/31_export.ipynb #e6ff4717
-def check_hash(
-    stem, # The model's path without a suffix
-    suffix, # Of the file in question
-    spec, # From `read_json`
-):
-    "`ModelError` if a file is not the one that its description speaks of"
-    fn,want = Path(f'{stem}{suffix}'),spec.get('sha256',{}).get(suffix[1:])
-    if want and fn.is_file() and sha256(fn)!=want:
-        raise ModelError(f'{fn.name} is not the file that {fn.stem}.json describes (its SHA-256 differs): it is damaged, or of another export. Fetch both again.')
-
-def rebuild_learner(
-    stem, # The model's path, with any of its suffixes or none
-    dls=None, # Data to go on training with; two blank pictures by default
-)->Learner: # On the processor
-    "Build the learner again from .json and .safetensors, in which there is nothing that could be run; raises `ModelError`"
-    stem = Path(next((str(stem)[:-len(o)] for o in SUFFIXES if str(stem).endswith(o)), str(stem)))
-    spec = read_json(stem)
-    if not spec.get('arch') or spec.get('head') is None: raise ModelError(f'{stem.name}.json does not say how the net was made, so it cannot be built again; its .onnx and .pkl can be used.')
-    check_hash(stem, '.safetensors', spec)
-    learn = _build(spec, ifnone(dls, blank_dls(spec)))
-    load_weights(learn.model, f'{stem}.safetensors')
-    learn.model.eval()
-    use_spec(learn, spec)
-    return learn

@@ -361,6 +361,17 @@ def _speed_cbs(precision, device):
     if not (precision=='bf16' or (precision=='auto' and has_fast_bf16(device))): return L()
     return L(ChannelsLast(), Bf16(), PoolFirst(), *([Im2Col()] if _has_amx(device) else []))
 
+def is_multi(dls):
+    "Can a picture of these `DataLoaders` have any number of labels?"
+    y = dls.valid_ds[0][1] if len(dls.valid_ds) else dls.train_ds[0][1]
+    return torch.is_tensor(y) and y.ndim==1
+
+def face_metrics(multi):
+    "accuracy, F1 and balanced accuracy, in the form that fits the target"
+    if multi: return [accuracy_multi, F1ScoreMulti(), balanced_multi()]
+    return [accuracy, error_rate, F1Score(average='macro'), BalancedAccuracy()]
+
+# %% ../nbs/21_learner.ipynb #c9c401a2
 def _unfit(spec, labels, multi):
     "Why the head of a model cannot be kept for pictures of these labels; None if it can"
     if not isinstance(spec.get('head'), dict): return 'its JSON does not say how it was made'
@@ -379,6 +390,7 @@ def _head_spec(fn, dls):
     if why := _unfit(spec, list(getattr(dls, 'vocab', None) or []), is_multi(dls)): raise WeightsError(f'the head of {Path(fn).name} cannot be kept: {why}')
     return spec['head']
 
+# %% ../nbs/21_learner.ipynb #c0ae12dd
 def _load_head(head, fn):
     "Fill `head` from a whole net's weights"
     try: head.load_state_dict(_part(fn, 1))
@@ -391,16 +403,6 @@ def _start_from(learn, fn, head):
     for dl in learn.dls.loaders:
         if not any(isinstance(o, Normalize) for o in dl.after_batch.fs): dl.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
     if not head: learn.freeze()
-
-def is_multi(dls):
-    "Can a picture of these `DataLoaders` have any number of labels?"
-    y = dls.valid_ds[0][1] if len(dls.valid_ds) else dls.train_ds[0][1]
-    return torch.is_tensor(y) and y.ndim==1
-
-def face_metrics(multi):
-    "accuracy, F1 and balanced accuracy, in the form that fits the target"
-    if multi: return [accuracy_multi, F1ScoreMulti(), balanced_multi()]
-    return [accuracy, error_rate, F1Score(average='macro'), BalancedAccuracy()]
 
 # %% ../nbs/21_learner.ipynb #f702b7c4
 def balanced_accuracy_multi(preds, targs):

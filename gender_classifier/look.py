@@ -15,7 +15,8 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 from torchvision.utils import make_grid
-from .export import ServedNet, learner_activation, learner_labels, learner_norm, learner_size, rebuild_learner
+from .export import ServedNet, learner_activation, learner_labels, learner_norm, learner_size
+from .rebuild import rebuild_learner
 from .why import Evidence, draw_evidence, _spread
 
 # %% ../nbs/36_look.ipynb #71d06f76

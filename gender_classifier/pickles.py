@@ -10,8 +10,9 @@ import pickle, pickletools, warnings, zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from fastai.learner import Learner, load_learner
-from .export import check_hash, read_json, use_spec
+from .export import check_hash, read_json
 from .inference import ModelError
+from .rebuild import use_spec
 
 # %% ../nbs/32_pickles.ipynb #79ab50f3
 def _pickle_bytes(fn):

@@ -139,9 +139,10 @@ def test_a_learner_can_be_measured(call, data, tmp_path):
 
 def test_a_pickle_is_tempered_once(call, data, tmp_path):
     "A learner with a temperature beside it says what its ONNX model says, and decides by the same thresholds"
-    from gender_classifier.export import export_learner, rebuild_learner, update_spec
+    from gender_classifier.export import export_learner, update_spec
     from gender_classifier.inference import ModelError, default_model
     from gender_classifier.pickles import load_learner_file
+    from gender_classifier.rebuild import rebuild_learner
     try: learn = rebuild_learner(default_model())
     except ModelError: pytest.skip('there is no model in models/ yet')
     fn = export_learner(learn, tmp_path/'mine', dict(labels=['female', 'male'], size=112))

@@ -10,6 +10,7 @@ from gender_classifier.core import sha256
 from gender_classifier.export import *
 from gender_classifier.inference import Labeller, ModelError, load_spec
 from gender_classifier.pickles import load_learner_file
+from gender_classifier.rebuild import rebuild_learner
 from onnx import numpy_helper
 
 SZ = 64

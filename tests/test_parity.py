@@ -9,9 +9,9 @@ from gender_classifier.core import image_files
 from gender_classifier.crops import load_crops, make_crops
 from gender_classifier.evaluate import labeller_probs
 from gender_classifier.inference import decide_many
-from gender_classifier.export import rebuild_learner
 from gender_classifier.inference import Labeller, ModelError, default_model
 from gender_classifier.learner import learn_probs
+from gender_classifier.rebuild import rebuild_learner
 
 @pytest.fixture(scope='module')
 def model():
