@@ -1,6 +1,6 @@
 # What to type: `make help` lists it. PYTHON names another Python (3.11 or newer), PORT another port for the app.
 .DEFAULT_GOAL := help
-.PHONY: help app test notebook prepare lock hooks env dev clean
+.PHONY: help app test notebook prepare model lock hooks env dev clean
 RUN := .venv-dev/bin/python
 
 help:  ## list what can be made
@@ -19,6 +19,12 @@ prepare: dev  ## clean the notebooks, write the library and the README from them
 	@$(RUN) -c "from nbdev.clean import nbdev_clean; nbdev_clean('nbs'); nbdev_clean('app')"
 	@$(RUN) -c "from nbdev.doclinks import nbdev_export; nbdev_export()"
 	@$(RUN) tools/readme.py
+
+model: dev  ## train the model in models/ from the four folders of pictures in FACES, in two to three hours; goes on if it was cut off
+	@test -n "$(FACES)" || { echo 'Say where the pictures are: make model FACES=/a/folder, see tools/train_default.py'; exit 2; }
+	@$(RUN) -m pip install -q -c constraints.txt -e '.[distill]'
+	@test -f runs/no_lfw.md || $(RUN) tools/train_default.py "$(FACES)" --leave lfw --out runs/no_lfw
+	@$(RUN) tools/train_default.py "$(FACES)" --start runs/no_lfw.safetensors --epochs 10 --small 0 --lr 2e-3
 
 lock: dev  ## write constraints.txt from the environment of the tests
 	@$(RUN) tools/lock.py > constraints.new && mv constraints.new constraints.txt

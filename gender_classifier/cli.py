@@ -417,7 +417,7 @@ def _add_export(sub):
     p.add_argument('--trust', action='store_true', help='open a .pkl: it can run anything, so only one from a maker you trust')
     p.add_argument('--labels', metavar='A,B', help='names of the outputs in their order, if the learner does not know them')
     p.add_argument('--size', type=_side, metavar='PX', help='side of the crops, if it cannot be seen')
-    p.add_argument('--margin', type=_positive, metavar='M', help='side of a crop as a multiple of the longer side of the face (default: 1.35)')
+    p.add_argument('--margin', type=_positive, metavar='M', help='side of a crop as a multiple of the longer side of the face (default: 1.2)')
     p.add_argument('--force', action='store_true', help='overwrite a model of the same name')
     p.set_defaults(resume=False)
 

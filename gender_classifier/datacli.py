@@ -300,14 +300,14 @@ def run_crop(args):
                     n_workers=args.threads, progress=_is_tty(sys.stdout))
     print(_table(res.report()))
     _left_out([*data.skipped[['fn','reason']].values, *res.skipped[['fn','reason']].values])
-    _doubtful(res)
+    _doubtful(res, args.margin)
     print(f'Written: {args.dest}, a data set of its own; crops.csv in it says where each is from')
     return int(res.counts['unreadable']>0)
 
-def _doubtful(res):
+def _doubtful(res, margin):
     "Say how to leave out crops that show little, or perhaps no face"
     from gender_classifier.cutout import SMALL, SURE
-    if len(res.small): print(f'{len(res.small):,} crops are cut from under {SMALL} pixels and show little: --least {round(SMALL/1.35)}, with another folder, leaves them out')
+    if len(res.small): print(f'{len(res.small):,} crops are cut from under {SMALL} pixels and show little: --least {round(SMALL/margin)}, with another folder, leaves them out')
     if len(res.uncertain): print(f'{len(res.uncertain):,} crops have a score under {SURE}, and hands or patterns are among such: look at them, or leave them out by --score {SURE}, with another folder')
 
 def _add_crop(sub):
@@ -316,7 +316,7 @@ def _add_crop(sub):
     p.add_argument('--many', default='central', choices=['central','largest','each','skip'], help='of several faces take the central (large, near the middle), the largest, or each; or skip the picture (default: central)')
     p.add_argument('--none', default='skip', choices=['skip','whole'], help='without a face skip the picture, or take it whole; a picture of neither is always taken (default: skip)')
     p.add_argument('--size', type=_side, default=224, metavar='PX', help='side of the crops (default: 224)')
-    p.add_argument('--margin', type=_positive, default=1.35, metavar='M', help='side of a crop as a multiple of the longer side of the face (default: 1.35)')
+    p.add_argument('--margin', type=_positive, default=1.2, metavar='M', help='side of a crop as a multiple of the longer side of the face (default: 1.2)')
     p.add_argument('--least', type=_number, default=0, metavar='PX', help='smaller faces, by the longer side, do not count (default: 0)')
     p.add_argument('--score', type=_share, default=.6, metavar='S', help='what the detector scores lower is no face (default: 0.6, as in training and labelling)')
     p.add_argument('--as-is', action='store_true', help='do not turn heads that lean')

@@ -440,12 +440,14 @@ _DECIDED = ['balanced accuracy, decided','faces unsure','faces called neither','
 
 def _of_all(ev, young):
     "Tables of what no threshold changes"
-    from gender_classifier.evaluate import md_metrics, md_table
+    from gender_classifier.evaluate import md_metrics, md_table, selective_risk
     from gender_classifier.fairness import md_gaps, md_groups
     lm = label_metrics(older(ev.df, ev.min_age), by='larger')
     m = ev.metrics()
     yield f'All pictures{young}',md_metrics(m[~m.index.isin(_DECIDED)&(m.n>0)])
     yield f'Each label, by the larger probability{young}',md_table([['%','with 95 % interval','pictures'], *([f'{a}: {b}', pct(r), f'{int(r.n):,}'] for (a,b),r in lm.iterrows())])
+    left = selective_risk(older(ev.df, ev.min_age)).iterrows()
+    yield f'Errors when the faces it is least sure of are left out{young}',md_table([['left out, %','wrong of the others, %','faces'], *([f'{100*k:g}', pct(r), f'{int(r.n):,}'] for k,r in left)])
     yield f'Worst groups{young}',md_gaps(gaps(ev.groups))+'\n\nBelow, † marks groups of fewer than 30 faces: too few to judge.'
     for k,gm in ev.groups.items(): yield f"By {_title(k)}{'' if k=='age_band' else young}",md_groups(gm, unsure=False)
 
@@ -458,6 +460,7 @@ def _of_decisions(ev, test, error):
     m,cm = metrics_table(d),decision_confusion(d, ev.spec)
     yield f'Decisions{where}',md_metrics(m[m.index.isin(_DECIDED)&(m.n>0)])
     yield f'What was decided of what{where}',md_table([['true', *cm.columns], *([i, *(f'{int(v):,}' for v in r)] for i,r in cm.iterrows())])
+    if (d.labels=='').any(): yield f'Pictures without a face{where}',md_table([['%','with 95 % interval','pictures'], *([k, pct(r, 2), f'{int(r.n):,}'] for k,r in no_face(d).iterrows())])
     t = calibration_table(rescored(d, ev.spec, temperature={}), d)
     yield f'Calibration{where}',md_table([['label','expected calibration error before','now'], *([i, f'{r.before:.3f}', f'{r.after:.3f}'] for i,r in t.iterrows())])
     if error: yield f'The stated error{where}',md_error_check(error_check(d, error), error)

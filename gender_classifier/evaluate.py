@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['AGE_EDGES', 'ANSWERS', 'SIDES', 'SHARPNESS', 'FEATURES', 'age_band', 'check_labels', 'scored', 'target_labels',
            'check_scored', 'metrics_table', 'label_metrics', 'reliability', 'ece', 'plot_reliability', 'risk_coverage',
-           'plot_risk_coverage', 'choose_neither', 'pct', 'md_table', 'md_metrics', 'labeller_probs', 'with_bands',
-           'Evaluation', 'older', 'evaluate_scores', 'to_md', 'evaluate_model', 'history', 'plot_curves']
+           'plot_risk_coverage', 'selective_risk', 'choose_neither', 'pct', 'md_table', 'md_metrics', 'labeller_probs',
+           'with_bands', 'Evaluation', 'older', 'evaluate_scores', 'to_md', 'evaluate_model', 'history', 'plot_curves']
 
 # %% ../nbs/30_evaluate.ipynb #3cb30508
 from dataclasses import dataclass
@@ -198,6 +198,16 @@ def plot_risk_coverage(
             last = at
     ax.set(xlabel='coverage: faces decided', ylabel='risk: of these, wrong')
     return ax
+
+# %% ../nbs/30_evaluate.ipynb #dc3a2ed9
+def selective_risk(
+    df:pd.DataFrame, # From `scored`; faces only are looked at
+    left=(0.,.01,.02,.05,.1), # Shares of the faces that are left out
+)->pd.DataFrame: # One row a share: n (faces that are left), value, low, high (share of these that is wrong)
+    "Errors by the larger probability when the faces are left out whose larger probability is least (selective risk, Geifman and El-Yaniv 2017)"
+    f = df[df.labels!='']
+    wrong = ~f.correct.to_numpy(bool)[np.argsort(f[_p_cols(df)].max(axis=1).to_numpy(), kind='stable')]
+    return pd.DataFrame({o:rate(wrong[round(o*len(f)):]) for o in left}).T.astype({'n':int}).rename_axis('left')
 
 # %% ../nbs/30_evaluate.ipynb #62d923b6
 def choose_neither(

@@ -461,12 +461,12 @@ def write_card(
 
 def update_spec(
     stem, # Of a model that was exported
-    **changes, # thresholds, neither_below, temperature, calibration, margin, detector, training
+    **changes, # thresholds, neither_below, temperature, calibration, margin, detector, training, int8 (see `quantize.agreement`)
 )->dict: # The new description
     "Change what the description of an exported model says, but for what is in its graph; raises `ExportError`"
-    fixed = sorted(set(changes)-{'thresholds','neither_below','temperature','calibration','margin','detector','training'})
+    fixed = sorted(set(changes)-{'thresholds','neither_below','temperature','calibration','margin','detector','training','int8'})
     if fixed: raise ExportError(f'{", ".join(fixed)} cannot be changed any more: export the learner again.')
     stem,spec = Path(stem),{**read_json(stem), **changes}
-    if set(changes)&{'thresholds','neither_below','temperature','margin'}: spec.pop('int8', None) # was measured with others
+    if set(changes)&{'thresholds','neither_below','temperature','margin'} and 'int8' not in changes: spec.pop('int8', None) # was measured with others
     with _staged(stem) as tmp: _write_json(f'{tmp}.json', spec)
     return spec

@@ -199,7 +199,7 @@ def _shrunk_roi(a, centre, half):
     return a[y0:max(y1,y0+1), x0:max(x1,x0+1)],np.array([x0,y0], np.float64)
 
 # %% ../nbs/01_faces.ipynb #75634d3f
-SIZE,MARGIN = 112,1.35 # side of a crop in pixels, and as a multiple of the longer side of the face's box
+SIZE,MARGIN = 112,1.2 # side of a crop in pixels, and as a multiple of the longer side of the face's box
 
 def crop_face(
     img, # RGB `PIL.Image`, or uint8 array (height, width, 3)

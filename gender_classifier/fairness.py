@@ -203,10 +203,10 @@ def md_gaps(
     "The worst group of each feature as markdown, in per cent; where groups are too small to be compared, it says so"
     def row(k, r):
         k = str(k).replace('_', ' ')
-        if pd.isna(r.worst): return [k,'too few faces to compare','','','','','',r.small]
+        if pd.isna(r.worst): return [k,'too few faces to compare','','','','','','',r.small]
         p = f'{r.p:.2f}' if r.p>=.01 else f'{r.p:.3f}' if r.p>=.001 else '<0.001'
-        return [k, r.worst, f'{int(r.n):,}', pct(r), r.best, pct(dict(value=r.gap, low=r['gap low'], high=r['gap high'])), p, r.small]
-    return md_table([['feature','worst group','faces','accuracy','best group','difference','p by chance','too small to judge'], *(row(k, r) for k,r in gs.iterrows())])
+        return [k, r.worst, f'{int(r.n):,}', pct(r), r.best, pct(dict(value=r.gap, low=r['gap low'], high=r['gap high'])), f'{r.ratio:.3f}', p, r.small]
+    return md_table([['feature','worst group','faces','accuracy','best group','difference','ratio','p by chance','too small to judge'], *(row(k, r) for k,r in gs.iterrows())])
 
 # %% ../nbs/33_fairness.ipynb #41b1197f
 def _keys(df):

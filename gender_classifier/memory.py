@@ -16,7 +16,7 @@ from fasttransform import Transform
 # %% ../nbs/12_memory.ipynb #dab0a133
 def affine_maps(
     n:int, # Pictures
-    zoom=(.75,1.1), # Range of the scale; below 1 the face becomes larger
+    zoom=(.8,1.2), # Range of the scale; below 1 the face becomes larger
     degrees:float=17., # Largest turn either way
     shift:float=.12, # Largest shift either way, as a share of the side
     device=None, # Of the result

@@ -80,7 +80,7 @@ class DistillNet(nn.Module):
 
 class DistillLoss(nn.Module):
     "Binary cross-entropy of the labels, and mean squared error of the teacher's numbers where they are not NaN"
-    def __init__(self, w=.5):
+    def __init__(self, w=2.):
         super().__init__()
         self.w = w
     def forward(self, pred, targ):
@@ -110,7 +110,7 @@ def scene_squares(
 
 # %% ../nbs/23_pretrain.ipynb #a43981e4
 SHARE = {'lfw':.3, 'neither':.25, None:.12} # held out, by source
-SCHEDULE = {0:64, 4:112} # side in pixels from each epoch on
+SCHEDULE = {0:64, 14:112} # side in pixels from each epoch on
 
 def prepare(
     df:pd.DataFrame, # From `ingest`, several sources
@@ -165,7 +165,7 @@ def pretrain(
     y, # float32 (n, 130), from `prepare`
     valid, # (n,) bool
     ckpt, # File of the checkpoint
-    n_epoch:int=10, # Epochs in all
+    n_epoch:int=26, # Epochs in all
     schedule:dict=SCHEDULE, # Side in pixels from each epoch on
     lr:float=3e-3, # Peak of the cycle
     bs:int=128, # Pictures in a batch
@@ -175,7 +175,7 @@ def pretrain(
     seed:int=42,
     metrics=None, # As in `face_learner`
     cbs=None, # More callbacks
-    w:float=.5, # Weight of the teacher's numbers, see `DistillLoss`
+    w:float=2., # Weight of the teacher's numbers, see `DistillLoss`
     aug=True, # As in `memory_dls`
 ): # A `Learner` whose model is a `vision_learner` model again
     "Train: one cycle, AdamW, averaged weights, gradients clipped, sizes by epoch; goes on from `ckpt`"

@@ -233,8 +233,8 @@ CORRUPTIONS = {o.name:o for o in [
     Corruption('darkness', (2,4,6,8), '{:g} stops', _dark, 'photo'),
     Corruption('small size', (48,32,24,16,12), 'a face of {:g} pixels', _small, 'photo'),
     Corruption('rotation', (15,30,60,90,180), '{:g}°', _rotate, 'photo'),
-    Corruption('cut off', (1.2,1,.85,.7), 'to {:g} times the face', _cut, 'photo'),
-    Corruption('framing', (.8,1,1.15,1.7,2.2,3), '{:g} times the face', _framing, 'face'),
+    Corruption('cut off', (1.1,1,.85,.7), 'to {:g} times the face', _cut, 'photo'),
+    Corruption('framing', (.8,1,1.4,1.7,2.2,3), '{:g} times the face', _framing, 'face'),
     Corruption('sunglasses', (.8,1,1.2), '{:g} times the usual size', _sunglasses, 'worn'),
     Corruption('mask', (30,65,85), '{:g} % of the way up to the eyes', _mask, 'worn'),
     Corruption('hat', (0,50,90), '{:g} % of the forehead', _hat, 'worn')]}
@@ -317,7 +317,7 @@ def _variants(labeller, a, face, corruptions):
             if o.stage=='crop': yield o.name,float(l),False,np.ascontiguousarray(o.f(crop, inner, l)); continue
             b = a if o.stage=='face' else np.ascontiguousarray(o.f(a, worn if o.stage=='worn' else face, l))
             found = o.f(a, face, l) if o.stage=='face' else _find(labeller, b)
-            yield o.name,float(l),found is None,cut(b, found)
+            yield o.name,float(l),found is None,cut(b, found, margin=MARGIN) if o.stage=='face' else cut(b, found) # a level of framing is in sides of the face, whatever the model's margin
 
 def _answers(row, labeller, corruptions):
     "Answers to every variant of the picture in `row`, or why there are none"

@@ -264,9 +264,10 @@ def _sketch(ax, size):
     "A schematic face where the template's landmarks are"
     from matplotlib.patches import Ellipse
     (lx,ly),(rx,ry),nose,(ml,my),(mr,_) = TEMPLATE*size-.5
-    parts = [Ellipse((size/2-.5,size*.52), size*.6, size*.78), *(Ellipse((x,ly), size*.12, size*.055) for x in (lx,rx))]
+    s = size/MARGIN # a side of the face
+    parts = [Ellipse((size/2-.5,size*.5+.03*s), .81*s, 1.05*s), *(Ellipse((x,ly), .16*s, .075*s) for x in (lx,rx))]
     for o in parts: ax.add_patch(Ellipse(o.center, o.width, o.height, fill=False, ec='k', lw=.8))
-    ax.plot([size/2-.5,nose[0]+size*.03,nose[0]-size*.03], [ly,nose[1],nose[1]], c='k', lw=.8)
+    ax.plot([size/2-.5,nose[0]+.04*s,nose[0]-.04*s], [ly,nose[1],nose[1]], c='k', lw=.8)
     ax.plot([ml,mr], [my,my], c='k', lw=.8)
 
 def plot_averages(
@@ -292,8 +293,9 @@ def regions(
     "Regions of an aligned face: bands between brows, eyes, nose and mouth, and what is beside them"
     x = (np.arange(size)+.5)/size
     y,x = x[:,None]+0*x,x+0*x[:,None]
-    mid = abs(x-.5)<.3
-    bands = {'hair and forehead':(0,.33), 'eyes':(.33,.5), 'nose and cheeks':(.5,.65), 'mouth and chin':(.65,1)}
+    brows,chin = (.5+o/MARGIN for o in (-.23,.2)) # in sides of the face
+    mid = abs(x-.5)<.4/MARGIN
+    bands = {'hair and forehead':(0,brows), 'eyes':(brows,.5), 'nose and cheeks':(.5,chin), 'mouth and chin':(chin,1)}
     return {**{k:mid&(y>=a)&(y<b) for k,(a,b) in bands.items()}, 'left and right edge':~mid}
 
 def by_region(

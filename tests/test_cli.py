@@ -169,3 +169,9 @@ def test_default_model(photo):
     (r,) = rows(out)
     assert rc == 0 and r['decision'] in ('female', 'male', 'unsure') and max(float(r['p_female']), float(r['p_male'])) > .3 and int(r['w']) > 50
     assert run('doctor')[0] == 0
+
+def test_crops_are_cut_as_training_cuts_them():
+    "What the command says without loading anything is what the library does"
+    from gender_classifier.cli import parser
+    from gender_classifier.faces import MARGIN
+    assert parser().parse_args(['data', 'crop', 'data', 'crops']).margin == MARGIN

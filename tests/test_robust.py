@@ -171,7 +171,7 @@ def test_table_of_random_numbers():
 
 def dict_spec():
     from gender_classifier.inference import Spec
-    return Spec(['female','male'], 112, 1.35, dict(female=.5, male=.5))
+    return Spec(['female','male'], 112, 1.2, dict(female=.5, male=.5))
 
 def test_sample():
     df = pd.DataFrame(dict(fn=[str(i) for i in range(100)], labels=['female']*20+['male']*70+['']*10))
