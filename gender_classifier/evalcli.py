@@ -63,6 +63,11 @@ def read_to_measure(
     return data._replace(df=df)
 
 # %% ../nbs/42_evalcli.ipynb #06e7f584
+def _side(fn):
+    "Shorter side of a picture, pixels, from its header"
+    from PIL import Image
+    with Image.open(fn) as img: return min(img.size)
+
 def evaluate_learner(
     learn, # fastai's `Learner`
     df, # `fn`, `labels`; see `evaluate_model`
@@ -75,9 +80,10 @@ def evaluate_learner(
 ): # `Evaluation`
     "Measure a learner on the crops that training would cut"
     from gender_classifier.crops import load_crops, make_crops
-    from gender_classifier.evaluate import _check_faces, check_labels, evaluate_scores, older, scored
+    from gender_classifier.evaluate import _check_faces, check_labels, evaluate_scores, older, scored, with_bands
     from gender_classifier.export import learner_labels, learner_size
     from gender_classifier.learner import learn_probs
+    from gender_classifier.quality import sharpness
     spec = dict(spec or {})
     labels,size = spec.get('labels') or learner_labels(learn),spec.get('size') or learner_size(learn)
     spec = {'thresholds':{o:.5 for o in labels}, 'neither_below':.3, **spec, 'labels':labels}
@@ -85,7 +91,8 @@ def evaluate_learner(
     _check_faces(older(df, kwargs.get('min_age', 0)), 2)
     rows,bad = make_crops(df, size, **({'margin':spec['margin']} if 'margin' in spec else {}), cache=cache, n_workers=n_workers, progress=progress)
     if not len(rows): raise ValueError(f'not one of the {len(df)} pictures could be read; the first: {bad.reason.iloc[0]}')
-    res = scored(rows, learn_probs(learn, load_crops(rows.crop, n_workers)), spec)
+    x = load_crops(rows.crop, n_workers)
+    res = with_bands(scored(rows, learn_probs(learn, x), spec).assign(side=[_side(o) for o in rows.fn], sharpness=[sharpness(o) for o in x]))
     return evaluate_scores(res, spec, name, skipped=bad[['fn','reason']].reset_index(drop=True), **kwargs)
 
 # %% ../nbs/42_evalcli.ipynb #885ac51c
@@ -215,7 +222,7 @@ def _data_args(p, min_age=True, threads=True, nargs='+'):
 
 def _add_evaluate(sub):
     p = _command(sub, 'evaluate', run_evaluate, 'measure a model: how often it is right, for whom, and how sure one can be of that', epilog=EVALUATE_EPILOG)
-    p.add_argument('model', metavar='MODEL', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors, of which nothing is said by picture size and blur")
+    p.add_argument('model', metavar='MODEL', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors, of which nothing is said by size of the face")
     _data_args(p)
     p.add_argument('--html', metavar='DIR', help='write a page with charts and mistakes as pictures, and all figures and answers, to this folder')
     p.add_argument('--json', action='store_true', help='write all figures to standard output as JSON')

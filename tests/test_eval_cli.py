@@ -155,6 +155,8 @@ def test_a_pickle_is_tempered_once(call, data, tmp_path):
     for o in ('pkl', 'safetensors'):
         np.testing.assert_allclose(said[o][['p_female', 'p_male']], said['onnx'][['p_female', 'p_male']], atol=2e-3)
         assert (said[o].decision == said['onnx'].decision).all()
+        bands = ['size_band', 'blur_band']
+        assert said[o][bands].notna().all().all() and (said[o][bands] == said['onnx'][bands]).all().all()
     page, figures = (tmp_path/'pkl/index.html').read_text(), json.loads((tmp_path/'pkl/figures.json').read_text())
     assert 'Pictures without a face' in page and 'How it was trained' not in page
     assert {'called a face', 'called neither'} <= {o['answer'] for o in figures['no_face']} and all(o['n']==12 for o in figures['no_face'])
