@@ -198,7 +198,7 @@ def macs(
     for o in m.graph.input:
         for d in o.type.tensor_type.shape.dim:
             if d.HasField('dim_param'): d.dim_value = 1
-    g = onnx.shape_inference.infer_shapes(m).graph
+    g = onnx.shape_inference.infer_shapes(m, data_prop=True).graph # through a reshape to sizes that are themselves computed
     shapes = _known_shapes(g)
     return sum(_node_macs(o, shapes) for o in g.node)
 
