@@ -23,7 +23,7 @@ prepare: dev  ## clean the notebooks, write the library and the README from them
 model: dev  ## train the model in models/ from the four folders of pictures in FACES, in two to three hours; goes on if it was cut off
 	@test -n "$(FACES)" || { echo 'Say where the pictures are: make model FACES=/a/folder, see tools/train_default.py'; exit 2; }
 	@$(RUN) -m pip install -q -c constraints.txt -e '.[distill]'
-	@test -f runs/no_lfw.md || $(RUN) tools/train_default.py "$(FACES)" --leave lfw --out runs/no_lfw
+	@test -f runs/no_lfw.safetensors || $(RUN) tools/train_default.py "$(FACES)" --leave lfw --out runs/no_lfw
 	@$(RUN) tools/train_default.py "$(FACES)" --start runs/no_lfw.safetensors --epochs 10 --small 0 --lr 2e-3
 
 lock: dev  ## write constraints.txt from the environment of the tests

@@ -184,9 +184,8 @@ def pupil_targets(x, y, train, stem):
     return y
 
 
-def commands(args, out, start=None):
+def commands(args, start=None):
     "What to type for this run, after what was typed for the net it starts from"
-    if out.name!=MODEL_NAME: args = [*args, f'--out runs/{out.name}']
     before = read_json(start.with_suffix(''))['training']['command'].splitlines() if start and start.with_suffix('.json').exists() else []
     return '\n'.join([*before, ' '.join(['python tools/train_default.py FACES', *args])])
 
@@ -236,12 +235,12 @@ def main():
     if a.pupil_of: y = pupil_targets(x, y, ~valid, a.pupil_of)
     rows = np.r_[:len(x), more_rows(df, least=a.least)]
     said = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else v
-    opts = {k:f'--{k.replace("_", "-")} {said(getattr(a, k))}' for k in ('arch','pupil_of','epochs','small','lr','start','margin','zoom','teacher','least','leave')}
+    opts = {k:f'--{k.replace("_", "-")} {said(getattr(a, k))}' for k in ('arch','pupil_of','epochs','small','lr','start','margin','zoom','teacher','least','leave','out')}
     args = [v for k,v in opts.items() if getattr(a, k)!=p.get_default(k)]
     own = hashlib.sha1(' '.join(opts.values()).encode()).hexdigest()[:6] # a run of other options is another run
     learn = pretrain(x[rows], y[rows], valid[rows], a.runs/f'checkpoint-{own}.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, arch=a.arch, start=a.start,
         metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
-    finish(learn, df, a.faces, a.out, commands(args, a.out, a.start), a.margin, a.robust)
+    finish(learn, df, a.faces, a.out, commands(args, a.start), a.margin, a.robust)
 
 
 if __name__=='__main__': main()
