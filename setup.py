@@ -12,7 +12,7 @@ cfg = cp['DEFAULT']
 pkg = cfg['lib_path']
 reqs = {o: shlex.split(cfg.get(f'{o}requirements', '')) for o in ('', 'examples_', 'train_', 'data_', 'distill_', 'dev_')}
 
-carried = [f'models/gender_resnet18.{o}' for o in ('onnx', 'int8.onnx', 'json', 'safetensors', 'md')] + ['app/gender_classifier.ipynb']
+carried = [f'models/{m}.{o}' for m in ('gender_resnet18', 'gender_small') for o in ('onnx', 'int8.onnx', 'json', 'safetensors', 'md')] + ['app/gender_classifier.ipynb']
 
 class BuildWithModel(build_py):
     "Copy what lies beside the package in a checkout into the built package, under the same names"

@@ -209,7 +209,9 @@ def _server(tmp, *args, **kwargs):
 def _set_env(tmp, model, max_upload_mb, review):
     "Tell the visitors' processes by environment variables where things are, and what was wished"
     from gender_classifier.faces import DETECTOR_NAME, DetectorError, yunet_path
+    from gender_classifier.inference import find_model
     model,review = model or os.environ.get('GENDER_CLASSIFIER_MODEL'),review or os.environ.get('GENDER_CLASSIFIER_REVIEW')
+    if model: model = find_model(model)
     if review: print(REVIEW.format(review := review_folder(review)), flush=True)
     try: detector = yunet_path()
     except DetectorError as e: detector = DETECTOR_NAME; print(f'Faces will be found less well: {e}', file=sys.stderr)
@@ -228,7 +230,7 @@ def _on_ready(app, url, open_browser):
 def serve(
     port:int=8866, # Port to listen on; if it is taken, the next free one
     ip:str='127.0.0.1', # Address to listen on: this computer alone; '0.0.0.0' lets others in
-    model=None, # A model's .onnx file, else the default model
+    model=None, # As in `find_model`, else the default model
     open_browser:bool=False, # Open the page in a browser
     max_upload_mb:int=30, # Largest file a visitor may send, MB
     review=None, # Folder for faces that visitors hand over; without one, or the variable `GENDER_CLASSIFIER_REVIEW`, nothing is ever kept
@@ -236,7 +238,7 @@ def serve(
     base_url:str='/', # Path under which a proxy shows the page
     embed_in:str=None, # Origins whose pages may show this one in a frame, separated by spaces
 ):
-    "Serve the page until `Ctrl-C`; raises `ServeError` if that cannot be"
+    "Serve the page until `Ctrl-C`; raises `ServeError` if that cannot be, `ModelError` if there is no such model"
     free = free_port(port, ip)
     if port and free!=port: print(f'Port {port} is in use, {free} is taken instead.', flush=True)
     with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix='gender_classifier_') as tmp:

@@ -27,7 +27,7 @@ def _peers(args):
 def _models(args, peers):
     "Our models; raises `ModelError` or `UsageError`"
     from gender_classifier.peers import our_peer
-    res = [our_peer(None if o=='default' else o) for o in args.model or ['default']]
+    res = [our_peer(o) for o in args.model or ['default']]
     names = [o.name for o in (*res,*peers)]
     if len(set(names))<len(names): raise UsageError(f'two are called {next(o for o in names if names.count(o)>1)}: give one of them another name')
     return res
@@ -91,7 +91,7 @@ def add_bench(
     p = _command(sub, 'bench', run_bench_command, 'compare our model with what one would install instead: how often right, how fast', epilog=BENCH_EPILOG)
     _data_args(p, threads=False, nargs='*')
     p.add_argument('--out', metavar='OUT', help='folder for answers and figures')
-    p.add_argument('--model', action='append', default=[], metavar='FILE', help="a model's .onnx, or default for the one that comes with the program; if several are given, the first is compared with (default: default)")
+    p.add_argument('--model', action='append', default=[], metavar='FILE', help="a model's .onnx, or default or small for one that comes with the program; if several are given, the first is compared with (default: default)")
     p.add_argument('--peers', metavar='A,B', help='only these, or none (default: all of --list)')
     p.add_argument('--add', action='append', default=[], metavar='NAME=COMMAND', help='another program, see below; may be given several times')
     p.add_argument('--list', action='store_true', help='only say which peers there are')

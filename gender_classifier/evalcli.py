@@ -115,7 +115,7 @@ def measure_file(args, model, df):
     from gender_classifier.inference import Labeller, find_model
     progress = _is_tty(sys.stderr)
     if Path(model).suffix.lower() in _LEARNERS: return _measure_learner(args, model, df, progress)
-    labeller = Labeller(find_model(None if model=='default' else model), threads=args.threads, precision=args.precision)
+    labeller = Labeller(find_model(model), threads=args.threads, precision=args.precision)
     return evaluate_model(labeller.path, df, labeller=labeller, min_age=args.min_age, progress=progress)
 
 # %% ../nbs/42_evalcli.ipynb #2ab3b391
@@ -152,7 +152,7 @@ def _robustness(args, df):
     if not args.robust: return None,None
     from gender_classifier.evaluate import older
     from gender_classifier.inference import Labeller, find_model
-    labeller = Labeller(find_model(None if args.model=='default' else args.model), threads=args.threads, precision=args.precision)
+    labeller = Labeller(find_model(args.model), threads=args.threads, precision=args.precision)
     return disturbed(labeller, older(df, args.min_age), args.robust, _is_tty(sys.stderr))
 
 # %% ../nbs/42_evalcli.ipynb #a05e51eb
@@ -165,7 +165,7 @@ def _stated_error(spec):
 def _stem(model):
     "Path and name of a model or a learner, without a suffix"
     from gender_classifier.inference import find_model
-    return (Path(model) if Path(model).suffix.lower() in _LEARNERS else find_model(None if model=='default' else model)).with_suffix('')
+    return (Path(model) if Path(model).suffix.lower() in _LEARNERS else find_model(model)).with_suffix('')
 
 def _say_used(args, df):
     "Say how many of the pictures the model was calibrated on"
@@ -222,7 +222,7 @@ def _data_args(p, min_age=True, threads=True, nargs='+'):
 
 def _add_evaluate(sub):
     p = _command(sub, 'evaluate', run_evaluate, 'measure a model: how often it is right, for whom, and how sure one can be of that', epilog=EVALUATE_EPILOG)
-    p.add_argument('model', metavar='MODEL', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors, of which nothing is said by size of the face")
+    p.add_argument('model', metavar='MODEL', help="a model's .onnx, or default or small for one that comes with the program; or a learner, .pkl or .safetensors, of which nothing is said by size of the face")
     _data_args(p)
     p.add_argument('--html', metavar='DIR', help='write a page with charts and mistakes as pictures, and all figures and answers, to this folder')
     p.add_argument('--json', action='store_true', help='write all figures to standard output as JSON')
@@ -270,7 +270,7 @@ def _comparison_dict(c):
 # %% ../nbs/42_evalcli.ipynb #1429fb30
 def _add_compare(sub):
     p = _command(sub, 'compare', run_compare, 'compare two models on the same pictures: is one better, and for whom, or is it chance', epilog=COMPARE_EPILOG)
-    p.add_argument('model_a', metavar='A', help="a model's .onnx, or default for the one that comes with the program; or a learner, .pkl or .safetensors")
+    p.add_argument('model_a', metavar='A', help="a model's .onnx, or default or small for one that comes with the program; or a learner, .pkl or .safetensors")
     p.add_argument('model_b', metavar='B', help='another')
     _data_args(p)
     p.add_argument('--html', metavar='DIR', help='write a page with charts and the pictures they disagree on, and a list of these, to this folder')
@@ -288,7 +288,7 @@ exit status: 0 compared, 1 compared, but some pictures could not be read, 2 they
 # %% ../nbs/42_evalcli.ipynb #736d8d25
 def _check_calibrate(args):
     "The model's path without a suffix"
-    if args.model=='default' or Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('calibrate changes the JSON beside a model: give the .onnx of a model of your own')
+    if args.model in ('default','small') or Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('calibrate changes the JSON beside a model: give the .onnx of a model of your own')
     from gender_classifier.inference import find_model
     return str(find_model(args.model)).removesuffix('.onnx')
 

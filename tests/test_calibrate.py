@@ -83,10 +83,10 @@ def test_a_refused_calibration_leaves_the_list(tmp_path, monkeypatch):
     with pytest.raises(ValueError): tool.calibrated(tmp_path, stem, few)
     assert tool.calibration_file(stem).read_text() == was
 
-@pytest.fixture(scope='module')
-def judged(shared_data):
-    "The shipped model on the half of its held-out pictures by which no threshold was chosen: as calibrated, and before"
-    out = root/'models'/'gender_resnet18'
+@pytest.fixture(scope='module', params=['gender_resnet18', 'gender_small'])
+def judged(shared_data, request):
+    "A shipped model on the half of its held-out pictures by which no threshold was chosen: as calibrated, and before"
+    out = root/'models'/request.param
     if not Path(f'{out}.calibration.txt').exists(): pytest.skip('there is no list of the pictures that the model was calibrated on')
     s = importlib.util.spec_from_file_location('train_default', root/'tools'/'train_default.py')
     tool = importlib.util.module_from_spec(s)

@@ -171,9 +171,10 @@ def tool():
     spec.loader.exec_module(res)
     return res
 
-def test_the_card_is_what_a_hub_reads():
+@pytest.mark.parametrize('name', ['gender_resnet18', 'gender_small'])
+def test_the_card_is_what_a_hub_reads(name):
     ModelCard = pytest.importorskip('huggingface_hub').ModelCard
-    d = ModelCard.load(root/'models/gender_resnet18.md').data
+    d = ModelCard.load(root/f'models/{name}.md').data
     assert d.license == 'other' and d.pipeline_tag == 'image-classification' and len(d.eval_results) >= 4
 
 def test_readme_says_what_the_card_says():
@@ -182,12 +183,13 @@ def test_readme_says_what_the_card_says():
     found, card = re.findall(r'\d+\.\d \(\d+\.\d–\d+\.\d\)', part.replace(' %', '')), (root/'models/gender_resnet18.md').read_text()
     assert len(found) >= 4 and [o for o in found if o not in card] == []
 
-def test_the_card_comes_out_again(shared_data, monkeypatch):
+@pytest.mark.parametrize('name', ['gender_resnet18', 'gender_small'])
+def test_the_card_comes_out_again(shared_data, monkeypatch, name):
     "Every figure of the committed card to the digit, but of bad conditions only two, since all of them take minutes more"
     from gender_classifier.export import model_card
     from gender_classifier.inference import fast_int8
     from gender_classifier.robust import robustness
-    t, stem = tool(), root/'models/gender_resnet18'
+    t, stem = tool(), root/'models'/name
     card = Path(f'{stem}.md').read_text(encoding='utf-8')
     monkeypatch.setattr(t, 'disturbed', lambda labeller, df, n: (robustness(labeller, df, ['grey','mask'], n, progress=False), None))
     spec, (ev, text, _) = t.read_json(stem), t.measured(shared_data, stem, 600)

@@ -5,7 +5,7 @@ from zipfile import ZipFile
 import pytest
 from gender_classifier.inference import Labeller
 
-carried = [f'models/gender_resnet18.{o}' for o in ('onnx', 'int8.onnx', 'json', 'safetensors', 'md')] + ['app/gender_classifier.ipynb']
+carried = [f'models/{m}.{o}' for m in ('gender_resnet18', 'gender_small') for o in ('onnx', 'int8.onnx', 'json', 'safetensors', 'md')] + ['app/gender_classifier.ipynb']
 
 def sh(*args, timeout=600, **kwargs):
     "Run `args`; the finished process, whose output is text"

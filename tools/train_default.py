@@ -1,9 +1,9 @@
-"""Train the model in models/ from scratch: two to three hours on two cores with AMX, minutes on a GPU. `make model FACES=…` makes the first two calls.
+"""Train the models in models/ from scratch: ten minutes on a GPU, some four hours on two cores with AMX. `make model FACES=…` makes the first two calls.
 
     pip install -c constraints.txt -e ".[train,distill]"
-    python tools/train_default.py FACES --leave lfw --out runs/no_lfw   # from scratch; one source is not trained on, and all of it held out
-    python tools/train_default.py FACES --start runs/no_lfw.safetensors --epochs 10 --small 0 --lr 2e-3   # goes on from that net, with all sources
+    python tools/train_default.py FACES     # the default model
     python tools/train_default.py FACES --arch resnet18_small --pupil-of models/gender_resnet18 --out models/gender_small   # the small one
+    python tools/train_default.py FACES --leave lfw --out runs/no_lfw   # one source is not trained on, and all of it held out
     python tools/train_default.py FACES --measure          # only the figures, of the model that is there (no dlib needed)
     python tools/train_default.py FACES --measure --card   # the same, into its card
     python tools/train_default.py FACES --int8             # its twin in whole numbers
@@ -30,7 +30,7 @@ from gender_classifier.inference import MODEL_NAME, TWIN, Labeller
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
 from gender_classifier.memory import FaceAug
-from gender_classifier.pretrain import more_rows, prepare, pretrain, with_squares
+from gender_classifier.pretrain import EPOCHS, SCHEDULE, more_rows, prepare, pretrain, with_squares
 from gender_classifier.quantize import quantize_model, twin_agreement
 from gender_classifier.splits import linked_groups
 
@@ -50,8 +50,10 @@ weights averaged (0.998), bf16 autocast. Pictures of one face, and near copies, 
 PUPIL = ' Halfway between these targets and the answers of the model named by --pupil-of lies what it learned.' # of a small model
 COLUMNS = ['fn','labels','source','age','race','person'] # of a table as readers give it
 TITLES = dict(utkface='UTKFace, held out', celeba='CelebA, held out', lfw='LFW, held out') # of the sources of the figures
-NOTES = dict(gender_resnet18=''' They were seen in two runs. The first, from scratch, left LFW out: 26 epochs, 14 of them at 64 px and 12 at 112 px, to a peak learning rate of 0.003.
-The second went on from its weights for 10 epochs at 112 px with LFW's training part, to a peak of 0.002. The first is there to learn what the recipe is worth on a source that no picture was seen of; what it said of LFW stands in `trials.md`.''') # how a run went, by the model's name
+RUN = ' They were seen in one run of 64 epochs, 22 of them at 64 px and 42 at 112 px, to a peak learning rate of 0.003: ten minutes on one NVIDIA H100, with two other such runs beside it.'
+NOTES = dict( # how a run went, by the model's name
+    gender_resnet18=RUN+' The same run without a picture of LFW says what the recipe is worth on a source never seen; that figure stands in `trials.md`.',
+    gender_small=RUN+' The model that --pupil-of names was the one that was the default before the present one.')
 LIMITS = [
     'It guesses apparent presentation in one photo. It says nothing of who a person is, and "neither" never means a person\'s identity.',
     'The sets it learned from know two labels. People whom these do not fit are not represented, and are labelled all the same.',
@@ -207,8 +209,8 @@ def main():
     p.add_argument('faces', type=Path)
     p.add_argument('--out', type=Path, default=Path('models/gender_resnet18'))
     p.add_argument('--runs', type=Path, default=Path('runs/default'))
-    p.add_argument('--epochs', type=int, default=26)
-    p.add_argument('--small', type=int, default=14, help='of these, epochs at 64 px')
+    p.add_argument('--epochs', type=int, default=EPOCHS)
+    p.add_argument('--small', type=int, default=max(SCHEDULE), help='of these, epochs at 64 px')
     p.add_argument('--arch', default='resnet18', help='the net, as in `face_learner`')
     p.add_argument('--pupil-of', type=Path, metavar='STEM', help='a model whose opinion of each picture is learned as well as its label')
     p.add_argument('--lr', type=float, default=3e-3, help='peak of the learning rate')
