@@ -23,8 +23,10 @@ prepare: dev  ## clean the notebooks, write the library and the README from them
 model: dev  ## train the models in models/ from the four folders of pictures in FACES: minutes on a GPU, hours without; goes on if it was cut off
 	@test -n "$(FACES)" || { echo 'Say where the pictures are: make model FACES=/a/folder, see tools/train_default.py'; exit 2; }
 	@$(RUN) -m pip install -q -c constraints.txt -e '.[distill]'
-	@$(RUN) tools/train_default.py "$(FACES)"
+	@test -f runs/default/large.done || $(RUN) tools/train_default.py "$(FACES)"
+	@touch runs/default/large.done
 	@$(RUN) tools/train_default.py "$(FACES)" --arch resnet18_small --pupil-of models/gender_resnet18 --out models/gender_small
+	@rm runs/default/large.done
 
 lock: dev  ## write constraints.txt from the environment of the tests
 	@$(RUN) tools/lock.py > constraints.new && mv constraints.new constraints.txt

@@ -1,4 +1,4 @@
-"Everything is read from settings.ini; the wheel also carries the default model, the page of the app and what runs other models"
+"Everything is read from settings.ini; the wheel also carries the two models, the page of the app and what runs other models"
 import shlex, shutil, warnings
 from configparser import ConfigParser
 from pathlib import Path

@@ -356,7 +356,7 @@ def _add_train(sub):
     p.add_argument('--neither', action='append', default=[], metavar='NAME', help='a folder of this name holds pictures of neither; may be given several times')
     p.add_argument('--out', default='models/mine', metavar='NAME', help='path and name of the model, without a suffix (default: models/mine)')
     p.add_argument('--arch', default='resnet18', help='a net of torchvision or timm, or resnet18_small (default: resnet18)')
-    p.add_argument('--weights', default='face', help='what it starts from: face (the model that comes with the program), imagenet, none, or a .safetensors file (default: face)')
+    p.add_argument('--weights', default='face', help='what it starts from: face (the model of that architecture that comes with the program), imagenet, none, or a .safetensors file (default: face)')
     p.add_argument('--epochs', type=_count, metavar='N', help='times all pictures are gone through, after one epoch of the head alone where that knows nothing yet (default: 4, and 8 for fewer than 1,000 pictures to train on)')
     p.add_argument('--size', type=_side, default=112, metavar='PX', help='side of the crops (default: 112)')
     p.add_argument('--bs', type=_count, default=64, metavar='N', help='pictures in a batch (default: 64)')
@@ -425,8 +425,9 @@ def _add_export(sub):
 def run_quantize(args):
     "Make the twin of a model in whole numbers"
     need('onnx')
-    from gender_classifier.inference import find_model
+    from gender_classifier.inference import find_model, is_carried
     from gender_classifier.quantize import quantize_from
+    if is_carried(args.model): raise UsageError('the models that come with the program have a twin: give the .onnx of a model of your own')
     fn = find_model(args.model)
     res = quantize_from(fn, args.photos, args.n, detector=args.detector, most=args.most, progress=_is_tty(sys.stderr))
     print(f"Written: {fn.with_suffix('.int8.onnx')}. Of {res['pictures']:,} pictures {res['same_decision']*100:.1f} % are decided as before; the largest difference of a probability is {res['largest_difference']:g}.")
@@ -564,7 +565,7 @@ def run_doctor(args):
 
 def _add_doctor(sub):
     p = _command(sub, 'doctor', run_doctor, 'say what is installed, which device, model and detector are used, and whether labelling works')
-    p.add_argument('--model', metavar='FILE', help='the model to check (default: the one that comes with the program)')
+    p.add_argument('--model', metavar='FILE', help='the model to check (default: the larger one that comes with the program)')
     p.add_argument('--detector', metavar='FILE', help='the copy of YuNet to check')
 
 # %% ../nbs/40_cli.ipynb #0add7bf1

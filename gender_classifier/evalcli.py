@@ -288,8 +288,8 @@ exit status: 0 compared, 1 compared, but some pictures could not be read, 2 they
 # %% ../nbs/42_evalcli.ipynb #736d8d25
 def _check_calibrate(args):
     "The model's path without a suffix"
-    if args.model in ('default','small') or Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('calibrate changes the JSON beside a model: give the .onnx of a model of your own')
-    from gender_classifier.inference import find_model
+    from gender_classifier.inference import find_model, is_carried
+    if is_carried(args.model) or Path(args.model).suffix.lower() in _LEARNERS: raise UsageError('calibrate changes the JSON beside a model: give the .onnx of a model of your own')
     return str(find_model(args.model)).removesuffix('.onnx')
 
 def _say_calibrated(res, before, after, error):

@@ -283,10 +283,12 @@ def get_arch(
     raise ValueError(f'no model {name!r} in torchvision or timm; near it: {", ".join(timm.list_models(name[:6]+"*")[:5]) or "nothing"}')
 
 # %% ../nbs/21_learner.ipynb #8d26dca6
-def face_weights()->Path:
-    "The file of the shipped net's weights; raises `WeightsError` if it is not there"
-    from gender_classifier.inference import ModelError, default_model, load_spec
-    try: fn = Path(default_model()).with_suffix('.safetensors')
+def face_weights(
+    arch='resnet18', # Of the two nets that come with the program: 'resnet18', or 'resnet18_small'
+)->Path:
+    "The file of a shipped net's weights, of the resnet18's for any other `arch`; raises `WeightsError` if it is not there"
+    from gender_classifier.inference import MODEL_NAME, SMALL_NAME, ModelError, carried_model, load_spec
+    try: fn = carried_model(SMALL_NAME if arch=='resnet18_small' else MODEL_NAME).with_suffix('.safetensors')
     except ModelError as e: raise WeightsError(str(e)) from None
     if not fn.is_file(): raise WeightsError(f'The face backbone is missing: {fn}. Use weights="imagenet" or None, or install the project again.')
     if sha256(fn)!=load_spec(fn.with_suffix('.json')).sha256.get('safetensors'):
@@ -308,7 +310,7 @@ def load_body(
     "Fill `body` from a whole net's weights; raises `WeightsError`"
     state = _part(fn, 0)
     try: body.load_state_dict(state)
-    except RuntimeError: raise WeightsError(f'{Path(fn).name} is of another architecture than this net (the face backbone is a resnet18): take that one, or start without weights.') from None
+    except RuntimeError: raise WeightsError(f'{Path(fn).name} is of another architecture than this net (there are face weights of resnet18 and resnet18_small): take that one, or start without weights.') from None
 
 # %% ../nbs/21_learner.ipynb #1ff92551
 def _vision(dls, arch, pretrained, **kwargs):
@@ -338,7 +340,7 @@ def face_learner(
     **kwargs, # Of `vision_learner`: `lr wd path lin_ftrs concat_pool ps …`
 )->Learner:
     "A `vision_learner` for faces; raises `ValueError` or `WeightsError`"
-    fn = face_weights() if weights=='face' else weights
+    fn = face_weights(arch) if weights=='face' else weights
     if head: kwargs = _head_spec(fn, dls)|kwargs
     if precision not in ('auto','bf16','fp32'): raise ValueError(f"precision is 'auto', 'bf16' or 'fp32', not {precision!r}")
     if seed is not None: _seed_all(seed, dls)

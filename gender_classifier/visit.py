@@ -110,7 +110,7 @@ NO_MODEL = """This page has no model, so it cannot label anything. {} Whoever ru
 into the folder models, or train one with "gender_classifier train"; then start the page again."""
 
 def load_labeller(
-    path=None, # A model's .onnx; by default `default_model()`
+    path=None, # As in `find_model`
 ): # (`Labeller`, '') or (None, HTML that says what is wrong)
     "The model for the page, or why there is none; what else is amiss goes to the server's log"
     from gender_classifier.faces import get_detector

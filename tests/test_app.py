@@ -500,7 +500,8 @@ def test_a_fault_of_ours(browser, photo, tmp_path):
     assert f'error {no} in on_photo' in log.read_text() and 'Traceback' in log.read_text()
 
 def test_no_model(browser, tmp_path):
-    with serving(tmp_path/'log.txt', tmp_path/'nothing.onnx') as (url,_):
+    (tmp_path/'half.onnx').write_bytes(b'and no JSON beside it')
+    with serving(tmp_path/'log.txt', tmp_path/'half.onnx') as (url,_):
         v = Visit(browser, url, read=False)
         said = v.text()
         assert 'This page has no model' in said and 'gender_classifier train' in said and 'Traceback' not in said

@@ -170,6 +170,16 @@ def test_default_model(photo):
     assert rc == 0 and r['decision'] in ('female', 'male', 'unsure') and max(float(r['p_female']), float(r['p_male'])) > .3 and int(r['w']) > 50
     assert run('doctor')[0] == 0
 
+def test_models_by_name(photo, monkeypatch):
+    "A model that comes with the program goes by its name, on the command line and in the variable"
+    def p(*args): return [o['p_female'] for o in rows(run('label', photo, '--csv', '-', *args)[1])]
+    large, small = p(), p('--model', 'small')
+    assert large != small and p('--model', 'gender_small') == small and p('--model', 'default') == large
+    monkeypatch.setenv('GENDER_CLASSIFIER_MODEL', 'small')
+    assert p() == small and p('--model', 'gender_resnet18') == large
+    rc, out, err = run('app', '--model', 'nowhere')
+    assert rc == 2 and err.strip() == 'gender_classifier: There is no model at nowhere'
+
 def test_crops_are_cut_as_training_cuts_them():
     "What the command says without loading anything is what the library does"
     from gender_classifier.cli import parser

@@ -100,7 +100,7 @@ def test_space(project, tmp_path, dockerfile, path):
     subprocess.run([project/'deploy/huggingface/space', tmp_path], check=True, capture_output=True)
     head = yaml.safe_load((tmp_path/'README.md').read_text().split('---')[1])
     assert head['sdk'] == 'docker' and str(head['app_port']) == env_of(dockerfile)['PORT'] and head['title'] and len(head['short_description']) <= 60
-    for o in ('Dockerfile', 'models/gender_resnet18.onnx', 'app/gender_classifier.ipynb', 'setup.py', 'gender_classifier/cli.py'): assert (tmp_path/o).is_file(), o
+    for o in ('Dockerfile', 'models/gender_resnet18.onnx', 'models/gender_small.onnx', 'app/gender_classifier.ipynb', 'setup.py', 'gender_classifier/cli.py'): assert (tmp_path/o).is_file(), o
     assert not list(tmp_path.glob('data*')) and not list(tmp_path.glob('tests*'))
     options = re.search(r'^ENV APP_OPTIONS="(.*)"$', (tmp_path/'Dockerfile').read_text().splitlines()[-1]).group(1)
     from gender_classifier.cli import parser

@@ -94,7 +94,7 @@ def test_refusals(call, model, data, tmp_path):
     for i in range(3): Image.new('RGB', (64, 64), 'gray').save(tmp_path/f'things/neither/{i}.png')
     for args, says in [(['evaluate', model, tmp_path/'nowhere'], 'is not there'), (['evaluate', tmp_path/'no.onnx', data], 'There is no model'), (['evaluate', model], 'required: DATA'),
             (['evaluate', model, tmp_path/'women'], 'female'), (['evaluate', model, tmp_path/'things'], 'face'), (['evaluate', model, data, '--pictures', -1], 'less than 0'),
-            (['compare', model, tmp_path/'no.onnx', data], 'There is no model'), (['calibrate', 'default', data], 'of your own'), (['calibrate', model, data, '--error', 2], 'both excluded'),
+            (['compare', model, tmp_path/'no.onnx', data], 'There is no model'), (['calibrate', 'default', data], 'of your own'), (['calibrate', 'small', data], 'of your own'), (['calibrate', model, data, '--error', 2], 'both excluded'),
             (['calibrate', model, data], 'at least are needed')]:
         rc, out, err = call(*args)
         assert rc == 2 and says in err and len(err.strip().splitlines()) <= 3 or 'usage' in err and says in err, (args, out, err)
@@ -182,6 +182,12 @@ def test_readme_says_what_the_card_says():
     part = (root/'README.md').read_text().split('## How good is it')[1].split('\n## ')[0]
     found, card = re.findall(r'\d+\.\d \(\d+\.\d–\d+\.\d\)', part.replace(' %', '')), (root/'models/gender_resnet18.md').read_text()
     assert len(found) >= 4 and [o for o in found if o not in card] == []
+    twin = json.loads((root/'models/gender_resnet18.json').read_text())['int8']
+    said = re.search(r'differs by ([\d.]+) in the mean from that on another machine, by ([\d.]+) at most of ([\d,]+) pictures', (root/'README.md').read_text())
+    assert said.groups() == (f"{twin['mean_difference']:.3f}", f"{twin['largest_difference']:.2f}", f"{twin['pictures']:,}")
+    small = (root/'models/gender_small.md').read_text()
+    shares = re.search(r'is right for ([\d.]+), ([\d.]+) and ([\d.]+) %', part).groups()
+    assert shares == tuple(re.search(rf'^\| {o} \| [\d,]+ \| ([\d.]+)', small, re.M)[1] for o in ('celeba', 'lfw', 'utkface'))
 
 @pytest.mark.parametrize('name', ['gender_resnet18', 'gender_small'])
 def test_the_card_comes_out_again(shared_data, monkeypatch, name):

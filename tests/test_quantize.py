@@ -70,6 +70,9 @@ def test_too_few_faces(own, faces, tmp_path, call):
     for o in sorted(image_files(faces))[:5]: shutil.copy(o, tmp_path/'few')
     rc, out, err = call('quantize', own, tmp_path/'few')
     assert rc == 2 and 'at least 16 faces' in err
+    for o in ('default', 'small', 'gender_resnet18'):
+        rc, out, err = call('quantize', o, faces)
+        assert rc == 2 and 'of your own' in err
     rc, out, err = call('quantize', own, tmp_path/'nowhere')
     assert rc == 2 and 'nowhere' in err
     assert not own.with_suffix(TWIN).exists()

@@ -78,6 +78,11 @@ def test_label(bin, empty, photo):
     photos = json.loads(ok(sh(bin/'gender_classifier', 'label', photo, '--json')))
     assert [o['decision'] for o in photos[0]['faces']] == [here(photo).decision]
 
+def test_label_small(bin, empty, photo):
+    photos = json.loads(ok(sh(bin/'gender_classifier', 'label', photo, '--model', 'small', '--json')))
+    got, want = photos[0]['faces'][0], Labeller('small').label(photo)[0]
+    assert got['decision'] == want.decision and abs(got['probs']['female']-want.probs['female']) < 1e-3
+
 def test_label_csv(bin, empty, photo):
     ok(sh(bin/'gender_classifier', 'label', photo, '--csv', 'out.csv'))
     rows = list(csv.DictReader(io.StringIO(Path('out.csv').read_text())))

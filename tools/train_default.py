@@ -1,4 +1,4 @@
-"""Train the models in models/ from scratch: ten minutes on a GPU, some four hours on two cores with AMX. `make model FACES=…` makes the first two calls.
+"""Train the models in models/ from scratch: each took ten minutes on a GPU, beside two other runs; on two cores with AMX the larger would take about four hours. `make model FACES=…` makes the first two calls.
 
     pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES     # the default model
@@ -13,20 +13,20 @@ FACES is a folder that holds `utkface/`, `celeba/`, `lfw/` and `not_a_face/`, ea
 `--runs` if it was cut off. At the end the model is written, measured from the picture files on through the ONNX file, and its
 card made. Digests of the held-out pictures' names are kept beside the model. What is held out and how the net is trained is in `nbs/23_pretrain.ipynb`.
 """
-import argparse, hashlib, json, pickle
+import argparse, hashlib, json, pickle, time
 from functools import partial
 from pathlib import Path
-import numpy as np
+import numpy as np, torch
 from fastai.metrics import AccumMetric
 from gender_classifier.calibrate import calibrate_model, halves
-from gender_classifier.core import LABELS, with_big_pages
+from gender_classifier.core import LABELS, n_cpus, sha256, with_big_pages
 from gender_classifier.crops import load_crops, make_crops
 from gender_classifier.evalcli import disturbed
 from gender_classifier.evalreport import _DECIDED as DECIDED, card_figures, card_head
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, metrics_table, older, pct, rate
 from gender_classifier.export import export_learner, read_json, update_spec, write_card
 from gender_classifier.faces import MARGIN
-from gender_classifier.inference import MODEL_NAME, TWIN, Labeller
+from gender_classifier.inference import MODEL_NAME, SMALL_NAME, TWIN, Labeller
 from gender_classifier.ingest import concat, read_celeba, read_lfw, read_neither, read_utkface
 from gender_classifier.learner import SmoothBCE
 from gender_classifier.memory import FaceAug
@@ -42,18 +42,14 @@ DATA = [
     dict(set='dlib\'s face recognition network, as a teacher', by='King, 2017', terms='CC0', labels=''),
 ]
 TRAINING = '''Every face was found by YuNet and cut out as in use. Targets are halfway between the data
-set's label and the out-of-fold opinion of a support vector machine on the 128 numbers of dlib's face recognition network, smoothed by 0.06; a second
+set's label and the out-of-fold opinion of a support vector machine on the 128 numbers of dlib's face recognition network, smoothed by 0.06{pupil}. A second
 head, dropped after training, predicts those 128 numbers, and its mean squared error counts twice. Two random squares of each picture without a face were
 added. Pictures of the rarer sex of each source were repeated until it had as many women as men, and those of small sources until each sex of them was a third of the
 larger sex of the largest source. A crop was scaled by 0.8 to 1.2, turned by up to 17°, shifted by up to 12 % either way, mirrored, and changed in light, sharpness, colour and cover. AdamW, weight decay 0.05, one cycle, batches of 128, gradient norm clipped at 1,
 weights averaged (0.998), bf16 autocast. Pictures of one face, and near copies, are on one side of the split, but for CelebA, whose own split is kept.'''
-PUPIL = ' Halfway between these targets and the answers of the model named by --pupil-of lies what it learned.' # of a small model
+PUPIL = '; halfway between these and the answers of a larger model lies what this one was asked for' # of a small model
 COLUMNS = ['fn','labels','source','age','race','person'] # of a table as readers give it
 TITLES = dict(utkface='UTKFace, held out', celeba='CelebA, held out', lfw='LFW, held out') # of the sources of the figures
-RUN = ' They were seen in one run of 64 epochs, 22 of them at 64 px and 42 at 112 px, to a peak learning rate of 0.003: ten minutes on one NVIDIA H100, with two other such runs beside it.'
-NOTES = dict( # how a run went, by the model's name
-    gender_resnet18=RUN+' The same run without a picture of LFW says what the recipe is worth on a source never seen; that figure stands in `trials.md`.',
-    gender_small=RUN+' The model that --pupil-of names was the one that was the default before the present one.')
 LIMITS = [
     'It guesses apparent presentation in one photo. It says nothing of who a person is, and "neither" never means a person\'s identity.',
     'The sets it learned from know two labels. People whom these do not fit are not represented, and are labelled all the same.',
@@ -61,6 +57,7 @@ LIMITS = [
     'Thresholds were set for an error that is a mean over all: the table "The stated error" names the groups for which it is not kept.',
     'The groups of "race" are UTKFace\'s, estimated by a program and checked by one person. They are there to find differences, not to describe people.',
     'CelebA is of celebrities and LFW of people in the news around 2003: both lean to the West, and to men in LFW.',
+    'A source of which it saw no picture costs it something: `trials.md` has what a net trained in the same way, but without LFW, is worth there.',
     'Upside-down faces, heavy occlusion and drawings were not trained for.',
 ]
 
@@ -110,7 +107,7 @@ def in_calibration(root, out, df):
 
 def calibrated(root, out, df):
     "Choose temperatures and thresholds on half of the held-out pictures `df`, people and copies on one side, and note which half it was"
-    half = df[halves(df, linked_groups(df))]
+    half = df[halves(df, linked_groups(df.drop(columns='crop', errors='ignore')))] # whole pictures, as `held_out` gives them
     res = calibrate_model(out, evaluate_model(out, half).df) # which may refuse: then the list stays as it is
     calibration_file(out).write_text('\n'.join(sorted(key(root, o) for o in half.fn))+'\n', encoding='utf-8')
     return res
@@ -168,14 +165,15 @@ def card(root, out, n_robust=0):
     "Write the card of the model `out`; every figure in it is measured"
     spec,(ev,text,valid) = read_json(out),measured(root, out, n_robust)
     spec = update_spec(out, training={**spec['training'], 'valid': valid}, **(dict(int8=twin_again(root, out)) if TWIN[1:] in spec['sha256'] else {}))
-    n = spec['training']['pictures']
+    n,name = spec['training']['pictures'],Path(out).name
+    start = 'weights="face"' if name==MODEL_NAME else f'arch="{spec["arch"]}", weights="{"face" if name==SMALL_NAME else name+".safetensors"}"'
     facts = dict(head=card_head(spec, ev, TITLES, license_name='non-commercial-research'), command=spec['training']['command'], figures=text, limits=LIMITS,
         summary=f'A {spec["arch"]} that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
         uses=['learning and prototyping: labelling faces in photographs by how they appear, with a person who looks at the answers',
-              f'a start for training on other pictures of faces (`face_learner(weights="{"face" if Path(out).name==MODEL_NAME else "THIS.safetensors"}")`)',
+              f'a start for training on other pictures of faces (`face_learner({start})`)',
               '**not** decisions about people, identification, or counting people who have not agreed to it'],
         data=[{**o} for o in DATA], terms='The weights are for non-commercial research, as the pictures are. The code is Apache-2.0.',
-        training=f'A {spec["arch"]} with two outputs. '+TRAINING+PUPIL*('--pupil-of' in spec['training']['command'])+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+NOTES.get(Path(out).name, ''))
+        training=f'A {spec["arch"]} with two outputs. '+TRAINING.format(pupil=PUPIL*('pupil_of' in spec['training']['run']))+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+run_text(spec['training']['run']))
     write_card(out, facts)
 
 
@@ -186,16 +184,26 @@ def pupil_targets(x, y, train, stem):
     return y
 
 
+def run_text(run):
+    "How a run went, for a card, from what its JSON says"
+    sizes = f'{run["small"]} of them at 64 px and {run["epochs"]-run["small"]} at 112 px, ' if run['small'] else ''
+    text = f' They were seen in {run["epochs"]} epochs, {sizes}to a peak learning rate of {run["lr"]:g}, on {run["device"]}'+(f' in {run["minutes"]:.0f} minutes.' if run.get('minutes') else '.')
+    return text+(f' The model that it learned from, `{run["pupil_of"]["name"]}.onnx`, has the SHA-256 {run["pupil_of"]["sha256"][:16]}….' if 'pupil_of' in run else '')
+
+def device_name():
+    "What a run is trained on"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f'{n_cpus(most=10**6)} cores without a GPU'
+
 def commands(args, start=None):
     "What to type for this run, after what was typed for the net it starts from"
     before = read_json(start.with_suffix(''))['training']['command'].splitlines() if start and start.with_suffix('.json').exists() else []
     return '\n'.join([*before, ' '.join(['python tools/train_default.py FACES', *args])])
 
-def finish(learn, df, root, out, command, margin=MARGIN, n_robust=0):
-    "Write the model, the names of what was held out, measure it and write its card"
+def finish(learn, df, root, out, command, run, margin=MARGIN, n_robust=0):
+    "Write the model, the names of what was held out, measure it and write its card; `run`: how it was trained"
     learn.dls.vocab,learn.loss_func = LABELS,SmoothBCE()
     n = df[~df.valid].groupby('source').size().to_dict()
-    spec = dict(labels=LABELS, size=112, margin=margin, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n))
+    spec = dict(labels=LABELS, size=112, margin=margin, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n, run=run))
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     calibrated(root, out, df[df.valid])
@@ -234,15 +242,21 @@ def main():
     a.runs.mkdir(parents=True, exist_ok=True)
     df,y = prepared(a.faces, a.runs, a.margin, a.leave)
     x,y,valid = with_squares(df, load_crops(df.crop), y, n=2)
-    if a.pupil_of: y = pupil_targets(x, y, ~valid, a.pupil_of)
+    if a.pupil_of:
+        if read_json(a.pupil_of)['margin']!=a.margin: raise SystemExit(f'{a.pupil_of} has another margin than {a.margin:g}')
+        y = pupil_targets(x, y, ~valid, a.pupil_of)
     rows = np.r_[:len(x), more_rows(df, least=a.least)]
     said = lambda v: ' '.join(map(str, v)) if isinstance(v, list) else v
     opts = {k:f'--{k.replace("_", "-")} {said(getattr(a, k))}' for k in ('arch','pupil_of','epochs','small','lr','start','margin','zoom','teacher','least','leave','out')}
     args = [v for k,v in opts.items() if getattr(a, k)!=p.get_default(k)]
-    own = hashlib.sha1(' '.join(opts.values()).encode()).hexdigest()[:6] # a run of other options is another run
-    learn = pretrain(x[rows], y[rows], valid[rows], a.runs/f'checkpoint-{own}.pt', n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, arch=a.arch, start=a.start,
+    pupil_of = a.pupil_of and dict(name=a.pupil_of.name, sha256=sha256(f'{a.pupil_of}.onnx'))
+    own = hashlib.sha1(' '.join([*opts.values(), str(pupil_of)]).encode()).hexdigest()[:6] # a run of other options is another run
+    ckpt,began = a.runs/f'checkpoint-{own}.pt',time.time()
+    resumed = ckpt.exists()
+    learn = pretrain(x[rows], y[rows], valid[rows], ckpt, n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, arch=a.arch, start=a.start,
         metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
-    finish(learn, df, a.faces, a.out, commands(args, a.start), a.margin, a.robust)
+    run = dict(epochs=a.epochs, small=a.small, lr=a.lr, minutes=None if resumed else round((time.time()-began)/60, 1), device=device_name())|(dict(pupil_of=pupil_of) if pupil_of else {})
+    finish(learn, df, a.faces, a.out, commands(args, a.start), run, a.margin, a.robust)
 
 
 if __name__=='__main__': main()
