@@ -427,7 +427,7 @@ def run_quantize(args):
     need('onnx')
     from gender_classifier.inference import find_model, is_carried
     from gender_classifier.quantize import quantize_from
-    if is_carried(args.model): raise UsageError('the models that come with the program have a twin: give the .onnx of a model of your own')
+    if is_carried(args.model): raise UsageError('the models that come with the program have a twin; give the .onnx of a model of your own')
     fn = find_model(args.model)
     res = quantize_from(fn, args.photos, args.n, detector=args.detector, most=args.most, progress=_is_tty(sys.stderr))
     print(f"Written: {fn.with_suffix('.int8.onnx')}. Of {res['pictures']:,} pictures {res['same_decision']*100:.1f} % are decided as before; the largest difference of a probability is {res['largest_difference']:g}.")
@@ -510,7 +510,7 @@ def check_model(path=None):
     except ModelError as e: yield 'model',False,str(e); return
     yield 'model',True,f'{fn}, {fn.stat().st_size/2**20:.0f} MB, its SHA-256 agrees'
     yield '',None,f'{spec.arch}, {spec.size} px, labels {", ".join(spec.labels)}'
-    for k,v in _figures(spec.training): yield '',None,f'{k}: {v}'
+    for k,v in _figures({k:v for k,v in spec.training.items() if k!='runs'}): yield '',None,f'{k}: {v}'
 
 def _figure(v):
     "One figure, or a rate with its interval, as a person writes it; None for anything else"

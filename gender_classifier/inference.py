@@ -136,21 +136,23 @@ PICKLES = {'.pkl','.pickle','.pth','.pt'} # suffixes of files that can run anyth
 TWIN = '.int8.onnx' # what the name of a model's twin in whole numbers ends with
 
 def find_model(
-    path=None, # .onnx, .json, or their name without a suffix; one of `CARRIED`, if no file is called so; 'default' or None for `default_model`
+    path=None, # .onnx, .json, or their name without a suffix; one of `CARRIED`, unless there is an .onnx of that name; 'default' or None for `default_model`
 )->Path: # The .onnx, which is there
     "The .onnx that `path` means; raises `ModelError`"
     if path in (None,'default'): return default_model()
     fn = Path(path)
     if fn.suffix.lower() in PICKLES: _refuse(fn, 'it is a pickle, which can run anything when it is opened; "gender_classifier export" makes an .onnx of one you trust')
     if fn.name.endswith(TWIN): _refuse(fn, f"it is the twin of a model: name the model, {fn.name.removesuffix(TWIN)}.onnx, and precision='int8' (--precision int8)")
-    if fn.suffix=='.json' or not fn.is_file(): fn = fn.with_suffix('.onnx') if fn.suffix in ('.json','.onnx') else fn.with_name(f'{fn.name}.onnx')
+    if fn.suffix=='.json' or str(path) in CARRIED or not fn.is_file(): fn = fn.with_suffix('.onnx') if fn.suffix in ('.json','.onnx') else fn.with_name(f'{fn.name}.onnx')
     if fn.is_file(): return fn
     if str(path) in CARRIED: return carried_model(str(path))
     raise ModelError(f'There is no model at {path}')
 
 def is_carried(path)->bool:
-    "Is `path`, as `find_model` takes it, the name of a model that comes with the program, and not a file of one's own?"
-    return path=='default' or str(path) in CARRIED and find_model(path)==carried_model(str(path))
+    "Does `path`, as `find_model` takes it, name a model that comes with the program, rather than a file?"
+    if path!='default' and str(path) not in CARRIED: return False
+    fn = find_model(path).resolve()
+    return fn.stem in CARRIED and fn==carried_model(fn.stem).resolve()
 
 # %% ../nbs/02_inference.ipynb #7e8933d2
 def _check_hash(fn, spec):

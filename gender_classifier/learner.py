@@ -284,11 +284,11 @@ def get_arch(
 
 # %% ../nbs/21_learner.ipynb #8d26dca6
 def face_weights(
-    arch='resnet18', # Of the two nets that come with the program: 'resnet18', or 'resnet18_small'
+    arch='resnet18', # Of the two nets that come with the program: 'resnet18', or 'resnet18_small', or a function of that name
 )->Path:
     "The file of a shipped net's weights, of the resnet18's for any other `arch`; raises `WeightsError` if it is not there"
     from gender_classifier.inference import MODEL_NAME, SMALL_NAME, ModelError, carried_model, load_spec
-    try: fn = carried_model(SMALL_NAME if arch=='resnet18_small' else MODEL_NAME).with_suffix('.safetensors')
+    try: fn = carried_model(SMALL_NAME if getattr(arch, '__name__', arch)=='resnet18_small' else MODEL_NAME).with_suffix('.safetensors')
     except ModelError as e: raise WeightsError(str(e)) from None
     if not fn.is_file(): raise WeightsError(f'The face backbone is missing: {fn}. Use weights="imagenet" or None, or install the project again.')
     if sha256(fn)!=load_spec(fn.with_suffix('.json')).sha256.get('safetensors'):
@@ -521,13 +521,14 @@ def fit_resumable(
     fn, # File of the checkpoint
     n_epoch:int, # Epochs in all
     lr:float=None, # Largest learning rate of the cycle
+    keep:bool=False, # Leave the file where it is at the end, for a caller who has more to do
     **kwargs, # Of `fit_one_cycle`: `pct_start div wd …`
 ):
     "`fit_one_cycle` that goes on from `fn` if a run was cut off; raises `ValueError` if that run was another, or the file is damaged"
     ckpt,start = Checkpoint(fn),0
     if ckpt.fn.exists(): start = ckpt.restore(learn, n_epoch)
     learn.fit_one_cycle(n_epoch, lr, cbs=ckpt, start_epoch=start, **kwargs)
-    ckpt.fn.unlink(missing_ok=True)
+    if not keep: ckpt.fn.unlink(missing_ok=True)
 
 # %% ../nbs/21_learner.ipynb #971e0f6a
 @torch.no_grad()

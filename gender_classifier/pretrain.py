@@ -178,6 +178,7 @@ def pretrain(
     cbs=None, # More callbacks
     w:float=2., # Weight of the teacher's numbers, see `DistillLoss`
     aug=True, # As in `memory_dls`
+    keep:bool=False, # As in `fit_resumable`
 ): # A `Learner` whose model is a `vision_learner` model again
     "Train: one cycle, AdamW, averaged weights, gradients clipped, sizes by epoch; goes on from `ckpt`"
     dls = memory_dls(x, y, valid, bs=bs, aug=aug)
@@ -186,7 +187,7 @@ def pretrain(
         splitter=trainable_params, lin_ftrs=[], concat_pool=False, ps=.2, cbs=[EMA(.998), ProgressiveResize(schedule), *(cbs or [])])
     if start: load_body(learn.model[0], start)
     learn.model = DistillNet(learn.model, num_features_model(learn.model[0])).to(dls.device)
-    fit_resumable(learn, ckpt, n_epoch, lr, pct_start=.2)
+    fit_resumable(learn, ckpt, n_epoch, lr, keep=keep, pct_start=.2)
     learn.model = nn.Sequential(learn.model.body, learn.model.head)
     return learn
 

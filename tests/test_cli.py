@@ -172,6 +172,7 @@ def test_default_model(photo):
 
 def test_models_by_name(photo, monkeypatch):
     "A model that comes with the program goes by its name, on the command line and in the variable"
+    monkeypatch.delenv('GENDER_CLASSIFIER_MODEL', raising=False)
     def p(*args): return [o['p_female'] for o in rows(run('label', photo, '--csv', '-', *args)[1])]
     large, small = p(), p('--model', 'small')
     assert large != small and p('--model', 'gender_small') == small and p('--model', 'default') == large

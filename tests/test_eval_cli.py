@@ -175,6 +175,9 @@ def tool():
 def test_the_card_is_what_a_hub_reads(name):
     ModelCard = pytest.importorskip('huggingface_hub').ModelCard
     d = ModelCard.load(root/f'models/{name}.md').data
+    t, card = tool(), (root/f'models/{name}.md').read_text(encoding='utf-8')
+    runs = t.read_json(root/'models'/name)['training']['runs']
+    assert runs and all(t.run_text(o) in card for o in runs) and ('halfway between these and the answers of a larger model' in card) == ('pupil_of' in runs[0])
     assert d.license == 'other' and d.pipeline_tag == 'image-classification' and len(d.eval_results) >= 4
 
 def test_readme_says_what_the_card_says():

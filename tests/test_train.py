@@ -44,14 +44,16 @@ def test_train_writes_a_model_that_labels(call, trained, data):
 def test_face_weights_bring_their_head(data, tmp_path):
     "With the shipped model's labels its head is kept, so no epoch is spent on the head alone"
     from gender_classifier.evaluate import history
-    from gender_classifier.inference import ModelError, default_model
-    try: shipped = default_model().with_suffix('.json')
+    from gender_classifier.inference import ModelError, carried_model
+    try: shipped = carried_model().with_suffix('.json')
     except ModelError as e: pytest.skip(str(e))
     rc, out, err = run('train', data, '--out', tmp_path/'tuned', '--cache', tmp_path/'cache', *'--bs 8 --epochs 1 --valid 0.3 --threads 2'.split())
     assert rc == 0, err
     assert json.loads((tmp_path/'tuned.json').read_text())['head'] == json.loads(shipped.read_text())['head']
     assert len(history(tmp_path/'tuned.history.csv')) == 1
-    rc, out, err = run('train', data, '--out', tmp_path/'other', '--cache', tmp_path/'cache', *'--bs 8 --valid 0.3 --threads 2 --epochs 1 --arch resnet34'.split())
+    rc, out, err = run('train', data, '--out', tmp_path/'other', '--cache', tmp_path/'cache', *'--bs 8 --valid 0.3 --threads 2 --epochs 1 --arch resnet18_small'.split())
+    assert rc == 0 and json.loads((tmp_path/'other.json').read_text())['arch'] == 'resnet18_small', err
+    rc, out, err = run('train', data, '--out', tmp_path/'third', '--cache', tmp_path/'cache', *'--bs 8 --valid 0.3 --threads 2 --epochs 1 --arch resnet34'.split())
     assert rc == 2 and 'is of another architecture' in err and 'start without weights' in err
 
 def test_nothing_is_overwritten(call, trained, data):

@@ -1,14 +1,15 @@
-"""How long does the network alone take for a face? Models in turns, in one process, on one core.
+"""How long does the network alone take for a face? Models in turns, in one process, on one core and without a GPU.
 
     python tools/bench_net.py [MODEL ...] [--rounds 60]
 
-MODEL as `gender_classifier label` takes it; by default `default` and `small`. Printed are medians in milliseconds, for faces one at a time and eight at
-a time, in 32-bit and in whole numbers, and by how much each is the faster than the first: the median of the rounds' ratios, and a tenth of them below and above."""
+MODEL as `gender_classifier label` takes it; by default `default` and `small`. Printed are medians in milliseconds, for faces one at a time and
+eight at a time, in 32-bit and in whole numbers, and how many times as fast as the first each is: the median of the rounds' ratios, and their 10th and 90th percentile."""
 import argparse, os, time
 import numpy as np
 from bench_label import cpu_name
 from gender_classifier.core import n_cpus
-from gender_classifier.inference import Labeller
+from gender_classifier.inference import Labeller, ModelError
+from gender_classifier.peers import held_to
 
 def turns(labellers, x, rounds, warm=10):
     "Seconds (rounds, models) for one call each, in turns"
@@ -26,7 +27,8 @@ def main():
     a = p.parse_args()
     print(f'{cpu_name()}, {n_cpus(most=10**6)} usable, load {os.getloadavg()[0]:.1f}')
     for precision in ('fp32','int8'):
-        ls = [Labeller(o, precision=precision, threads=1) for o in a.models]
+        try: ls = [Labeller(o, precision=precision) for o in a.models]
+        except ModelError as e: print(e); continue
         for n in (1,8):
             xs = np.random.default_rng(0).integers(0, 255, (n, ls[0].spec.size, ls[0].spec.size, 3), dtype=np.uint8)
             t = turns(ls, xs, a.rounds)
@@ -34,4 +36,5 @@ def main():
                 lo,mid,hi = np.percentile(t[:,0]/t[:,i], [10,50,90])
                 print(f'{precision}, {n} at a time, {o.path.stem}: {np.median(t[:,i])*1e3/n:.2f} ms a face'+(f', {mid:.1f} times as fast ({lo:.1f}–{hi:.1f})' if i else ''))
 
-if __name__=='__main__': main()
+if __name__=='__main__':
+    with held_to(1): main()

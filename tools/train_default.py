@@ -1,4 +1,4 @@
-"""Train the models in models/ from scratch: each took ten minutes on a GPU, beside two other runs; on two cores with AMX the larger would take about four hours. `make model FACES=…` makes the first two calls.
+"""Train the models in models/ from scratch: each took ten minutes on a GPU, beside two other runs; on two cores with AMX the larger would take two and a half hours. `make model FACES=…` makes the first call, `make small` the second.
 
     pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES     # the default model
@@ -165,15 +165,16 @@ def card(root, out, n_robust=0):
     "Write the card of the model `out`; every figure in it is measured"
     spec,(ev,text,valid) = read_json(out),measured(root, out, n_robust)
     spec = update_spec(out, training={**spec['training'], 'valid': valid}, **(dict(int8=twin_again(root, out)) if TWIN[1:] in spec['sha256'] else {}))
-    n,name = spec['training']['pictures'],Path(out).name
+    n,name,runs = spec['training']['pictures'],Path(out).name,spec['training'].get('runs', [])
+    pupil = any('pupil_of' in o for o in runs)
     start = 'weights="face"' if name==MODEL_NAME else f'arch="{spec["arch"]}", weights="{"face" if name==SMALL_NAME else name+".safetensors"}"'
-    facts = dict(head=card_head(spec, ev, TITLES, license_name='non-commercial-research'), command=spec['training']['command'], figures=text, limits=LIMITS,
+    facts = dict(head=card_head(spec, ev, TITLES, license_name='non-commercial-research'), command=spec['training']['command'], figures=text, limits=[o for o in LIMITS if not (pupil and 'without LFW' in o)],
         summary=f'A {spec["arch"]} that says of a square crop of a face how likely it is to look male and female. A picture of neither gets two low numbers.',
         uses=['learning and prototyping: labelling faces in photographs by how they appear, with a person who looks at the answers',
               f'a start for training on other pictures of faces (`face_learner({start})`)',
               '**not** decisions about people, identification, or counting people who have not agreed to it'],
         data=[{**o} for o in DATA], terms='The weights are for non-commercial research, as the pictures are. The code is Apache-2.0.',
-        training=f'A {spec["arch"]} with two outputs. '+TRAINING.format(pupil=PUPIL*('pupil_of' in spec['training']['run']))+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+run_text(spec['training']['run']))
+        training=f'A {spec["arch"]} with two outputs. '+TRAINING.format(pupil=PUPIL*pupil)+f'\n\nTrained on {sum(n.values()):,} pictures: '+', '.join(f'{k} {v:,}' for k,v in n.items())+'.'+''.join(map(run_text, runs)))
     write_card(out, facts)
 
 
@@ -185,25 +186,27 @@ def pupil_targets(x, y, train, stem):
 
 
 def run_text(run):
-    "How a run went, for a card, from what its JSON says"
-    sizes = f'{run["small"]} of them at 64 px and {run["epochs"]-run["small"]} at 112 px, ' if run['small'] else ''
+    "How one of a model's runs went, for a card, from what its JSON says"
+    at64 = min(run['small'], run['epochs'])
+    sizes = f'{at64} of them at 64 px and {run["epochs"]-at64} at 112 px, ' if at64 else ''
     text = f' They were seen in {run["epochs"]} epochs, {sizes}to a peak learning rate of {run["lr"]:g}, on {run["device"]}'+(f' in {run["minutes"]:.0f} minutes.' if run.get('minutes') else '.')
+    if 'note' in run: text += f' {run["note"]}.'
     return text+(f' The model that it learned from, `{run["pupil_of"]["name"]}.onnx`, has the SHA-256 {run["pupil_of"]["sha256"][:16]}….' if 'pupil_of' in run else '')
 
 def device_name():
     "What a run is trained on"
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f'{n_cpus(most=10**6)} cores without a GPU'
 
-def commands(args, start=None):
-    "What to type for this run, after what was typed for the net it starts from"
-    before = read_json(start.with_suffix(''))['training']['command'].splitlines() if start and start.with_suffix('.json').exists() else []
-    return '\n'.join([*before, ' '.join(['python tools/train_default.py FACES', *args])])
+def before(start):
+    "What the net that a run starts from was trained by: commands, and runs"
+    t = read_json(start.with_suffix(''))['training'] if start and start.with_suffix('.json').exists() else {}
+    return t.get('command', '').splitlines(),t.get('runs', [])
 
-def finish(learn, df, root, out, command, run, margin=MARGIN, n_robust=0):
-    "Write the model, the names of what was held out, measure it and write its card; `run`: how it was trained"
+def finish(learn, df, root, out, command, runs, margin=MARGIN, n_robust=0):
+    "Write the model, the names of what was held out, measure it and write its card; `runs`: how it was trained, for `run_text`"
     learn.dls.vocab,learn.loss_func = LABELS,SmoothBCE()
     n = df[~df.valid].groupby('source').size().to_dict()
-    spec = dict(labels=LABELS, size=112, margin=margin, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n, run=run))
+    spec = dict(labels=LABELS, size=112, margin=margin, neither_below=.4, thresholds={o:.5 for o in LABELS}, training=dict(command=command, pictures=n, runs=runs))
     export_learner(learn, out, spec, pkl=False)
     names_file(out).write_text('\n'.join(key(root, o) for o in df.fn[df.valid])+'\n', encoding='utf-8')
     calibrated(root, out, df[df.valid])
@@ -254,9 +257,11 @@ def main():
     ckpt,began = a.runs/f'checkpoint-{own}.pt',time.time()
     resumed = ckpt.exists()
     learn = pretrain(x[rows], y[rows], valid[rows], ckpt, n_epoch=a.epochs, schedule={0:64, a.small:112}, lr=a.lr, arch=a.arch, start=a.start,
-        metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)))
+        metrics=shown(df), w=a.teacher, aug=FaceAug(zoom=tuple(a.zoom)), keep=True)
     run = dict(epochs=a.epochs, small=a.small, lr=a.lr, minutes=None if resumed else round((time.time()-began)/60, 1), device=device_name())|(dict(pupil_of=pupil_of) if pupil_of else {})
-    finish(learn, df, a.faces, a.out, commands(args, a.start), run, a.margin, a.robust)
+    typed,runs = before(a.start)
+    finish(learn, df, a.faces, a.out, '\n'.join([*typed, ' '.join(['python tools/train_default.py FACES', *args])]), [*runs, run], a.margin, a.robust)
+    ckpt.unlink()
 
 
 if __name__=='__main__': main()
