@@ -70,15 +70,16 @@ def face_measures(
     img, # The photo, RGB: `PIL.Image`, upright, or uint8 array (height, width, 3), which saves a copy if many faces are asked about
     pred, # `Prediction` of a face in it, from `Labeller.label(photo, keep=True)`
     detector=None, # From `get_detector`, the default; asked whether the head is upright
-)->dict: # side (pixels), sharpness, brightness, contrast, glare, cut, score (0 to 1), yaw, turn (degrees); without a face only side and light
+)->dict: # side (pixels), sharpness, brightness, contrast, glare, cut, score (0 to 1, NaN of a detector other than YuNet), yaw, turn (degrees); without a face only side and light
     "What can be measured of one face; raises `ValueError` if the face was not kept"
     if pred.box is not None and pred.face is None: raise ValueError('the face was not kept: label the photo with keep=True')
     face,a = pred.face,np.asarray(img)
     (h,w),g = a.shape[:2],_grey(a, face)
     if face is None: return _rounded(dict(side=max(w,h), **_light(g)))
     detector = detector or get_detector()
-    turn = _turn(a, face, detector) if getattr(detector, 'name', '').startswith('yunet') else 0
-    return _rounded(dict(side=max(face.box[2:]), sharpness=_sharpness(g), **_light(g), yaw=yaw(face), turn=turn, cut=_cut(face, w, h), score=face.score))
+    yunet = getattr(detector, 'name', '').startswith('yunet') # another one's scores mean something else
+    turn = _turn(a, face, detector) if yunet else 0
+    return _rounded(dict(side=max(face.box[2:]), sharpness=_sharpness(g), **_light(g), yaw=yaw(face), turn=turn, cut=_cut(face, w, h), score=face.score if yunet else np.nan))
 
 def _rounded(m): return {k:round(float(v), 3) for k,v in m.items()}
 

@@ -390,7 +390,8 @@ def odds_html(
     right = {k[7:]:v['value'] for k,v in labeller.spec.training.get('valid', {}).items() if k.startswith('recall ')}
     if not right: return '<b>It may be wrong</b>, and nobody has written down how often this model is, or for whom more often.'
     res = f'<b>It may be wrong.</b> On photos it had not seen, it was right for {_listing([f"{pct(v)} of {html.escape(k)}" for k,v in right.items()])} faces.'
-    def group(name, value, low): return f'{html.escape(f"{name} {value}")} ({", ".join(f"{v:.0f} % of {html.escape(k)}" for k,v in low.items())})'
+    def of(name, value): return 'ages '+value.replace('-', ' to ') if name=='age band' else f'{name} {value}'
+    def group(name, value, low): return f'{html.escape(of(name, value))} ({", ".join(f"{v:.0f} % of {html.escape(k)}" for k,v in low.items())})'
     weak = [group(*o) for o in weak_groups(_card_text(labeller))[:n]]
     return res+(f' It was right less often for {_listing(weak)}.' if weak else '')
 
