@@ -174,14 +174,14 @@ def test_examples(visit):
 
 def test_ten_visitors_at_once(browser, server):
     "Each gets the answer to the picture they chose, and the right one"
-    url,kinds = server[0],[('An astronaut', 'astronaut.png', 'Looks female'), ('A cat', 'chelsea.png', 'Neither'), ('A rocket', 'rocket.jpg', 'Neither')]
+    url,kinds = server[0],[('An astronaut', 'astronaut.png', r'(Looks|Unsure: \d+\s%) female'), ('A cat', 'chelsea.png', 'Neither'), ('A rocket', 'rocket.jpg', 'Neither')]
     pages = [(browser.new_page(), *kinds[i%3]) for i in range(10)]
     for p,*_ in pages: p.goto(url, wait_until='commit')
     for p,*_ in pages: p.get_by_role('button', name='I understand').click(timeout=180_000)
     for p,title,*_ in pages: p.get_by_role('button', name=title).click()
     for p,_,fn,right in pages:
         p.wait_for_selector(f'h2:has-text("found in {fn}")', timeout=120_000)
-        assert right in p.locator('.gc-card h3').inner_text() or not real_model()
+        assert re.search(right, p.locator('.gc-card h3').inner_text()) or not real_model()
         p.close()
 
 # ---- every kind of picture
