@@ -1,9 +1,8 @@
 # What to type: `make help` lists it. PYTHON names another Python (3.11 or newer), PORT another port for the app.
 .DEFAULT_GOAL := help
-.PHONY: help app test notebook prepare model small lock hooks env dev clean
+.PHONY: help app test notebook prepare model small lock hooks env dev faces clean
 RUN := .venv-dev/bin/python
-TRAIN = test -n "$(FACES)" || { echo 'Say where the pictures are: FACES=/a/folder, see tools/train_default.py'; exit 2; }; \
-	$(RUN) -m pip install -q -c constraints.txt -e '.[distill]' && $(RUN) tools/train_default.py "$(FACES)"
+TRAIN = $(RUN) -m pip install -q -c constraints.txt -e '.[distill]' && $(RUN) tools/train_default.py "$(FACES)"
 
 help:  ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | while IFS='|' read -r a b; do printf '%-18s %s\n' "$$a" "$$b"; done
@@ -22,10 +21,10 @@ prepare: dev  ## clean the notebooks, write the library and the README from them
 	@$(RUN) -c "from nbdev.doclinks import nbdev_export; nbdev_export()"
 	@$(RUN) tools/readme.py
 
-model: dev  ## train the larger model in models/ from the four folders of pictures in FACES, in minutes on a GPU, hours without; goes on if it was cut off
+model: faces dev  ## train the larger model in models/ from the four folders of pictures in FACES, in minutes on a GPU, hours without; goes on if it was cut off
 	@$(TRAIN)
 
-small: dev  ## train the small model in models/ from FACES and the larger one
+small: faces dev  ## train the small model in models/ from FACES and the larger one
 	@$(TRAIN) --arch resnet18_small --pupil-of models/gender_resnet18 --out models/gender_small
 
 lock: dev  ## write constraints.txt from the environment of the tests
@@ -40,6 +39,9 @@ env:
 
 dev: hooks
 	@tools/mkenv .venv-dev dev
+
+faces:
+	@test -n "$(FACES)" || { echo 'Say where the pictures are: FACES=/a/folder, see tools/train_default.py'; exit 2; }
 
 hooks:
 	@tools/hooks
