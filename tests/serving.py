@@ -48,6 +48,12 @@ def kernels(p):
         except psutil.NoSuchProcess: return False # it has just ended
     return [o for o in psutil.Process(p.pid).children(recursive=True) if is_kernel(o)]
 
+def ended(o):
+    "Is process `o` of `kernels` over? (it may end between two looks)"
+    import psutil
+    try: return not o.is_running() or o.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess: return True
+
 def until(cond, seconds=60):
     "Wait until `cond()` is true; what it gave"
     end = time.monotonic()+seconds

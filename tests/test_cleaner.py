@@ -82,7 +82,13 @@ class Widget:
     def focused(self): return self.page.evaluate('document.activeElement.dataset.id ? [...document.activeElement.parentElement.children].indexOf(document.activeElement) : -1')
     def waiting(self): return {Path(o.fn).name:o.label or o.action for o in self.journal().pending().itertuples()}
 
-def files(root): return {o.relative_to(root).as_posix():(o.read_bytes(), o.stat().st_mtime_ns) for o in sorted(root.glob('*ale/*'))}
+def files(root):
+    "The pictures under `root` as they are: bytes and time of each (one moved away by the kernel while we look is not there)"
+    res = {}
+    for o in sorted(root.glob('*ale/*')):
+        try: res[o.relative_to(root).as_posix()] = o.read_bytes(),o.stat().st_mtime_ns
+        except FileNotFoundError: pass
+    return res
 
 @pytest.fixture
 def mouse(lab): return Widget(*lab, 0, 'mouse')

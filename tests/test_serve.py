@@ -6,7 +6,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClosedError, websocket_connect
 from gender_classifier.app import app_notebook
 from gender_classifier.inference import ModelError, default_model, synth_model
-from serving import ask, get, kernels, kill, page_config, serving, until
+from serving import ask, ended, get, kernels, kill, page_config, serving, until
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
@@ -173,7 +173,7 @@ def test_a_visitor_costs_little(server):
     print(f'{rss:.0f} MB a visitor')
     assert rss < 300
     ask(f'{server[0]}voila/api/shutdown/{kernel}', b'')
-    until(lambda: not k.is_running() or k.status() == 'zombie')
+    until(lambda: ended(k))
 
 QUICK = """
 old = a.voila_config
@@ -192,7 +192,7 @@ def test_processes_wait_and_end(model, tmp_path):
         assert first.is_running()
         kernel = page_config(url)['kernelId']
         assert get(f'{url}api/kernels/{kernel}')[0] == 200 # not ended in the moment it is handed over
-        assert not first.status() == 'zombie' and first in kernels(p)
+        assert not ended(first) and first in kernels(p)
         until(lambda: any(o != first for o in kernels(p))) # the next one is on its way, perhaps after the first has ended
         until(lambda: get(f'{url}api/kernels/{kernel}')[0] == 404) # nobody connected
         until(lambda: len(kernels(p)) == 1 and first not in kernels(p))
@@ -227,7 +227,7 @@ def test_preheated(model, tmp_path):
         ks = kernels(p)
         p.send_signal(signal.SIGINT)
         assert p.wait(30) == 0 and p.stdout.read().strip() == ''
-        until(lambda: not [o for o in ks if o.is_running() and o.status() != 'zombie'])
+        until(lambda: all(ended(o) for o in ks))
     assert 'Traceback' not in (tmp_path/'log.txt').read_text()
 
 # ---- the server's own manners
@@ -321,7 +321,7 @@ def test_a_lost_connection_is_said(browser, server):
 def test_who_leaves_is_forgotten(tab, server):
     k = max(kernels(server[1]), key=lambda o: o.create_time())
     tab.goto('about:blank')
-    until(lambda: not k.is_running() or k.status() == 'zombie')
+    until(lambda: ended(k))
 
 def test_a_page_that_fails(browser, tmp_path):
     "A visitor is told no more than that; whoever runs the page finds the reason in the log"
