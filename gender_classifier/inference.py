@@ -121,6 +121,7 @@ def carried_model(
     name=MODEL_NAME, # One of `CARRIED`
 )->Path: # Its .onnx
     "A model that comes with the program: the package's own, or that of the checkout; raises `ModelError` if it is not there"
+    if name not in CARRIED: raise ModelError(f'No model called {name} comes with the program; there are {", ".join(CARRIED)}')
     name,pkg = CARRIED[name],Path(gender_classifier.__file__).resolve().parent
     for p in (pkg/'models', pkg.parent/'models'):
         if (p/f'{name}.onnx').is_file(): return p/f'{name}.onnx'

@@ -193,6 +193,14 @@ def test_readme_says_what_the_card_says():
     assert shares == tuple(re.search(rf'^\| {o} \| [\d,]+ \| ([\d.]+)', small, re.M)[1] for o in ('celeba', 'lfw', 'utkface'))
 
 @pytest.mark.parametrize('name', ['gender_resnet18', 'gender_small'])
+def test_doubts_are_of_held_out_pictures(name, tmp_path):
+    t, stem = tool(), root/'models'/name
+    why = dict(o.split() for o in t.doubts_file(stem).read_text().splitlines())
+    held = t.names_file(stem).read_text().split()
+    assert set(why) <= set(held) and set(why.values()) == {'label','age'} and len(why) < .01*len(held)
+    assert t.doubted(tmp_path, tmp_path/'mine', None) is None and list(t.doubt_text(None, None)) == []
+
+@pytest.mark.parametrize('name', ['gender_resnet18', 'gender_small'])
 def test_the_card_comes_out_again(shared_data, monkeypatch, name):
     "Every figure of the committed card to the digit, but of bad conditions only two, since all of them take minutes more"
     from gender_classifier.export import model_card

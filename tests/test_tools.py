@@ -52,3 +52,14 @@ def test_sum(tool, tmp_path):
     (tmp_path/'test_it.py').write_text('import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip("why")\ndef test_d(nothing): pass')
     subprocess.run([sys.executable, '-m', 'pytest', '-q', f'--junitxml={xml}', tmp_path], capture_output=True)
     assert counts(xml) == (1, 2, 1)
+
+def test_networks_alone_are_timed(project, tmp_path):
+    "Of two models, one with larger crops; neither has a twin in whole numbers, which is said"
+    from gender_classifier.inference import synth_model
+    fns = [synth_model(tmp_path, name='a'), synth_model(tmp_path, 224, 'b')]
+    res = subprocess.run([sys.executable, project/'tools/bench_net.py', *map(str, fns), '--rounds', '3'], capture_output=True, text=True)
+    assert res.returncode == 0, res.stderr
+    lines = res.stdout.splitlines()[1:]
+    assert [o.split(':')[0] for o in lines[:4]] == [f'fp32, {n} at a time, {o}' for n in (1,8) for o in 'ab']
+    assert all('ms a face' in o for o in lines[:4]) and ['times as fast' in o for o in lines[:4]] == [False,True,False,True]
+    assert len(lines) == 5 and 'a.int8.onnx cannot be used' in lines[4]

@@ -11,11 +11,11 @@ from gender_classifier.core import n_cpus
 from gender_classifier.inference import Labeller, ModelError
 from gender_classifier.peers import held_to
 
-def turns(labellers, x, rounds, warm=10):
-    "Seconds (rounds, models) for one call each, in turns"
-    res = np.empty((warm+rounds, len(labellers)))
+def turns(models, rounds, warm=10):
+    "Seconds (rounds, models) for one call each, in turns; `models`: (labeller, its crops)"
+    res = np.empty((warm+rounds, len(models)))
     for row in res:
-        for i,o in enumerate(labellers):
+        for i,(o,x) in enumerate(models):
             start = time.perf_counter()
             o.probs(x)
             row[i] = time.perf_counter()-start
@@ -30,8 +30,7 @@ def main():
         try: ls = [Labeller(o, precision=precision) for o in a.models]
         except ModelError as e: print(e); continue
         for n in (1,8):
-            xs = np.random.default_rng(0).integers(0, 255, (n, ls[0].spec.size, ls[0].spec.size, 3), dtype=np.uint8)
-            t = turns(ls, xs, a.rounds)
+            t = turns([(o, np.random.default_rng(0).integers(0, 255, (n, o.spec.size, o.spec.size, 3), dtype=np.uint8)) for o in ls], a.rounds)
             for i,o in enumerate(ls):
                 lo,mid,hi = np.percentile(t[:,0]/t[:,i], [10,50,90])
                 print(f'{precision}, {n} at a time, {o.path.stem}: {np.median(t[:,i])*1e3/n:.2f} ms a face'+(f', {mid:.1f} times as fast ({lo:.1f}–{hi:.1f})' if i else ''))

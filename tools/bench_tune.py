@@ -1,9 +1,9 @@
 """What do two hundred photos of one's own change, and how long does it take?
 
     pip install -c constraints.txt -e ".[train]"
-    python tools/bench_tune.py FACES [--source lfw] [--photos 200] [--draws 3] [--model STEM]
+    python tools/bench_tune.py FACES [--source lfw] [--photos 200] [--draws 3] [--model MODEL]
 
-Of one source (as `tools/train_default.py` reads it; one that the model in STEM never saw, or the figures are too good) half as many men and
+Of one source (as `tools/train_default.py` reads it; one that MODEL never saw, or the figures are too good) half as many men and
 half as many women as --photos are drawn and put into two folders. `gender_classifier train` makes a model of them, once from the face weights
 and once from none, each a new process that is timed from start to exit; both, and the model as it is, are measured on the source's other
 people. Printed are balanced accuracies with 95 % intervals, and the paired differences to the untouched model."""
@@ -15,7 +15,7 @@ from train_default import read
 from gender_classifier.compare import paired_difference
 from gender_classifier.core import n_cpus
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct
-from gender_classifier.inference import default_model
+from gender_classifier.inference import find_model
 
 def draw(df, n, seed):
     "Which rows: `n` pictures, as many men as women, all pictures of a person or none; fewer if that does not come out even"
@@ -75,9 +75,9 @@ def table(res):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('faces', type=Path); p.add_argument('--source', default='lfw'); p.add_argument('--photos', type=int, default=200)
-    p.add_argument('--draws', type=int, default=3); p.add_argument('--model', type=Path)
+    p.add_argument('--draws', type=int, default=3); p.add_argument('--model', default='default')
     a = p.parse_args()
-    stem = Path(str(a.model or default_model()).removesuffix('.onnx'))
+    stem = find_model(a.model).with_suffix('')
     df = older(read(a.faces), 10)
     df = df[(df.source==a.source)&(df.labels!='')].reset_index(drop=True)
     if not len(df): sys.exit(f'{a.faces} has no faces of {a.source}')

@@ -23,7 +23,7 @@ from gender_classifier.core import LABELS, n_cpus, sha256, with_big_pages
 from gender_classifier.crops import load_crops, make_crops
 from gender_classifier.evalcli import disturbed
 from gender_classifier.evalreport import _DECIDED as DECIDED, card_figures, card_head
-from gender_classifier.evaluate import balanced, evaluate_model, md_table, metrics_table, older, pct, rate
+from gender_classifier.evaluate import balanced, evaluate_model, evaluate_scores, md_table, metrics_table, older, pct, rate, selective_risk
 from gender_classifier.export import export_learner, read_json, update_spec, write_card
 from gender_classifier.faces import MARGIN
 from gender_classifier.inference import MODEL_NAME, SMALL_NAME, TWIN, Labeller
@@ -48,6 +48,9 @@ added. Pictures of the rarer sex of each source were repeated until it had as ma
 larger sex of the largest source. A crop was scaled by 0.8 to 1.2, turned by up to 17°, shifted by up to 12 % either way, mirrored, and changed in light, sharpness, colour and cover. AdamW, weight decay 0.05, one cycle, batches of 128, gradient norm clipped at 1,
 weights averaged (0.998), bf16 autocast. Pictures of one face, and near copies, are on one side of the split, but for CelebA, whose own split is kept.'''
 PUPIL = '; halfway between these and the answers of a larger model lies what this one was asked for' # of a small model
+DOUBTS = '''Some labels of these sets are wrong, and no model can be right about those. Two readers looked for them, to whom no answer of a model was shown: the first at all {n:,} faces, each with its
+label and age, passing over what is merely hard to tell; the second at those that seemed wrong, among 150 others, with neither label nor age. Left out here are the {label} faces whose label both contradict, and {age} that both took for a small child
+while its age is unknown or given as 21. `{name}` lists them; {of} of the {mistakes} mistakes are among them. Both readers were general models that look at pictures, not people, and the first had met four of the larger model's mistakes before.'''
 COLUMNS = ['fn','labels','source','age','race','person'] # of a table as readers give it
 TITLES = dict(utkface='UTKFace, held out', celeba='CelebA, held out', lfw='LFW, held out') # of the sources of the figures
 LIMITS = [
@@ -132,20 +135,45 @@ def twin_again(root, out):
 def key(root, fn): return hashlib.sha1(Path(fn).relative_to(root).as_posix().encode()).hexdigest()[:12] # LFW's names are people's
 
 
-def figures(ev, test=None, error=None, robust=None, flips=None):
-    "The card's tables of an evaluation; `test`: rows that no threshold was chosen on"
-    d = older(ev.df, 10)
+def sources_table(groups):
+    "The card's table of (name, faces)"
     rows = [['held-out pictures', 'number', 'balanced accuracy, %', 'men, %', 'women, %']]
-    for name,g in [*d[d.labels!=''].groupby('source'), ('utkface, all ages', ev.df[(ev.df.source=='utkface')&(ev.df.labels!='')])]:
-        rec = [pct(rate(g.correct[g.labels==o])) for o in ('male','female')]
-        rows.append([name, f'{len(g):,}', pct(balanced(g.correct, g.labels)), *rec])
+    for name,g in groups: rows.append([name, f'{len(g):,}', pct(balanced(g.correct, g.labels)), *(pct(rate(g.correct[g.labels==o])) for o in ('male','female'))])
+    return md_table(rows)
+
+
+def doubts_file(out): return Path(f'{out}.doubts.txt')
+
+def doubted(root, out, df):
+    "What is doubted of each picture of `df`, by the list beside the model `out`: 'label', 'age', or '' as of most; None if there is no such list"
+    if not doubts_file(out).exists(): return None
+    why = dict(o.split() for o in doubts_file(out).read_text(encoding='utf-8').splitlines())
+    return df.fn.map(lambda o: why.get(key(root, o), ''))
+
+def doubt_text(ev, why):
+    "The card's paragraph and table without the faces of which something is doubted, none if nobody looked"
+    if why is None: return
+    d,face = older(ev.df, 10),lambda o: o[o.labels!='']
+    w = why[d.index]
+    kept = evaluate_scores(ev.df[why==''], ev.spec, min_age=10)
+    g,s = kept.groups['sex x race'].worst(),selective_risk(kept.shown)
+    yield '### Without labels that are plainly wrong'
+    yield DOUBTS.format(n=len(face(d)), label=(w=='label').sum(), age=(w=='age').sum(), mistakes=(~face(d).correct).sum(), of=(~face(d[w!='']).correct).sum(), name=doubts_file(ev.name).name)
+    yield sources_table([*face(kept.shown).groupby('source'), ('all', face(kept.shown))])
+    yield f'Of sex and race the worst is then {g.name}: {pct(dict(value=g.accuracy, low=g.low, high=g.high))} % of {int(g.n):,}. Wrong are {pct(s.loc[0.])} % of all, and {pct(s.loc[.01])} % when the hundredth that it is least sure of is left out.'
+
+
+def figures(ev, test=None, error=None, robust=None, flips=None, why=None):
+    "The card's tables of an evaluation; `test`: rows that no threshold was chosen on; `why`: from `doubted`"
+    d = older(ev.df, 10)
+    table = sources_table([*d[d.labels!=''].groupby('source'), ('utkface, all ages', ev.df[(ev.df.source=='utkface')&(ev.df.labels!='')])])
     t = d if test is None else older(ev.df[test], 10)
     face,no = t[t.labels!=''],t[t.labels=='']
     text = f'''Pictures without a face that are "neither": {pct(rate(no.decision=='neither'), 2)} % of {len(no):,}. Faces called "neither": {pct(rate(face.decision=='neither'), 2)} % of {len(face):,}. Faces left "unsure": {pct(rate(face.decision=='unsure'), 2)} %.
 
 In the table the label with the larger probability is the answer; faces under ten years are left out unless said; intervals are 95 %. No held-out picture was trained on. The length of training was chosen with an eye on these figures, so expect a little less elsewhere.'''
     if test is not None: text += f' Temperature and thresholds were chosen on half of the held-out pictures; what depends on them was measured on the other half, {len(t):,}.'
-    return md_table(rows)+'\n\n'+text+'\n\n'+card_figures(ev, test, error, robust, flips)
+    return '\n\n'.join([table, text, *doubt_text(ev, why), card_figures(ev, test, error, robust, flips)])
 
 
 def measured(root, out, n_robust=0):
@@ -158,7 +186,7 @@ def measured(root, out, n_robust=0):
     main = ev.metrics()
     if test is not None: main.loc[DECIDED] = metrics_table(older(ev.df[test], 10)).loc[DECIDED] # thresholds change these
     valid = {k: {c: round(float(r[c]), 4) for c in ('value','low','high')} for k,r in main.iterrows()}
-    return ev,figures(ev, test, (spec.get('calibration') or {}).get('error'), robust, flip),valid
+    return ev,figures(ev, test, (spec.get('calibration') or {}).get('error'), robust, flip, doubted(root, out, ev.df)),valid
 
 
 def card(root, out, n_robust=0):
