@@ -239,7 +239,7 @@ def test_port_in_use_and_ctrl_c(server, tmp_path):
         ks,t = kernels(p),time.time()
         p.send_signal(signal.SIGINT)
         assert p.wait(30) == 0 and p.stdout.read().strip() == ''
-        assert not [o for o in ks if o.is_running()] and time.time()-t < 10
+        assert all(ended(o) for o in ks) and time.time()-t < 10
 
 def test_review(model, tmp_path):
     "The folder is made, said, and named to the visitors' processes"

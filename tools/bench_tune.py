@@ -15,7 +15,7 @@ from train_default import read
 from gender_classifier.compare import paired_difference
 from gender_classifier.core import n_cpus
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct
-from gender_classifier.inference import find_model
+from gender_classifier.inference import ModelError, find_model, load_spec
 
 def draw(df, n, seed):
     "Which rows: `n` pictures, as many men as women, all pictures of a person or none; fewer if that does not come out even"
@@ -35,10 +35,10 @@ def folders(df, path):
         (path/r.labels).mkdir(parents=True, exist_ok=True)
         shutil.copy(r.fn, path/r.labels/f'{i:04}{Path(r.fn).suffix}')
 
-def trained(path, out, weights, cache):
+def trained(path, out, arch, weights, cache):
     "Seconds of the command line, which writes the model `out`"
     start = time.perf_counter()
-    res = subprocess.run([*exe, 'train', path, '--weights', weights, '--out', out, '--cache', cache], capture_output=True, text=True)
+    res = subprocess.run([*exe, 'train', path, '--arch', arch, '--weights', weights, '--out', out, '--cache', cache], capture_output=True, text=True)
     if res.returncode: sys.exit(f'train ended with status {res.returncode}: {res.stderr[-2000:]}')
     return time.perf_counter()-start
 
@@ -56,7 +56,7 @@ def once(df, n, seed, stem, res):
     with tempfile.TemporaryDirectory() as tmp:
         folders(df[own], Path(tmp)/'own')
         for name,w in (('tuned',f'{stem}.safetensors'),('from scratch','none')):
-            secs[name] = trained(Path(tmp)/'own', Path(tmp)/name.replace(' ', '_'), w, Path(tmp)/'cache'/name)
+            secs[name] = trained(Path(tmp)/'own', Path(tmp)/name.replace(' ', '_'), load_spec(f'{stem}.json').arch, w, Path(tmp)/'cache'/name)
             ok[name] = measured(Path(tmp)/name.replace(' ', '_'), rest)
     for k,v in ok.items():
         diff = paired_difference(ok['as it is'], v, rest.labels.to_numpy())
@@ -77,7 +77,8 @@ def main():
     p.add_argument('faces', type=Path); p.add_argument('--source', default='lfw'); p.add_argument('--photos', type=int, default=200)
     p.add_argument('--draws', type=int, default=3); p.add_argument('--model', default='default')
     a = p.parse_args()
-    stem = find_model(a.model).with_suffix('')
+    try: stem = find_model(a.model).with_suffix('')
+    except ModelError as e: sys.exit(str(e))
     df = older(read(a.faces), 10)
     df = df[(df.source==a.source)&(df.labels!='')].reset_index(drop=True)
     if not len(df): sys.exit(f'{a.faces} has no faces of {a.source}')
