@@ -272,12 +272,7 @@ def _learner(args, df, x):
     _say(f'note: {why}; a new one is trained')
     return learn
 
-def _log(names, row, fn):
-    "A line for an epoch, and one in the CSV `fn`, for `evaluate.plot_curves`; none for one that a resumed run skips"
-    if len(row)!=len(names): return
-    print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
-    lines = [row] if fn.exists() else [names,row]
-    with fn.open('a', encoding='utf-8') as f: f.writelines(','.join(map(str, o))+'\n' for o in lines)
+def _log(names, row): print('  '.join(f'{k} {v:.4f}' if isinstance(v, float) else f'{k} {v}' for k,v in zip(names, row)), flush=True)
 
 def _n_epoch(n): return 8 if n<1000 else 4 # few pictures make short epochs
 
@@ -285,16 +280,18 @@ def _frozen(learn): return not all(o.requires_grad for o in learn.model.paramete
 
 def _fit(args, learn):
     "Fine-tune, or train from scratch, with a checkpoint after each epoch"
-    from gender_classifier.learner import fit_resumable
+    from gender_classifier.learner import EpochCSV, fit_resumable
     ckpt,lr = Path(f'{args.out}.ckpt'),args.lr
     record = Path(f'{args.out}.history.csv')
     if not args.resume: record.unlink(missing_ok=True)
-    learn.logger = lambda row: _log(learn.recorder.metric_names, row, record)
-    with learn.no_bar() if not _is_tty(sys.stdout) else nullcontext():
-        if args.weights=='none': fit_resumable(learn, ckpt, args.epochs, lr); return
-        if _frozen(learn) and not ckpt.exists(): learn.fit_one_cycle(1, lr) # the head alone, since it knows nothing yet
+    learn.logger = lambda row: _log(learn.recorder.metric_names, row)
+    with learn.added_cbs(EpochCSV(record)), nullcontext() if _is_tty(sys.stdout) else learn.no_bar():
+        if args.weights!='none' and _frozen(learn) and not ckpt.exists(): learn.fit_one_cycle(1, lr) # the head alone, since it knows nothing yet
         learn.unfreeze()
-        fit_resumable(learn, ckpt, args.epochs, slice(lr/50, lr/2))
+        try: fit_resumable(learn, ckpt, args.epochs, lr if args.weights=='none' else slice(lr/50, lr/2))
+        except KeyboardInterrupt:
+            if ckpt.exists(): _say('\nstopped; the same command with --resume goes on after the last whole epoch')
+            raise
 
 # %% ../nbs/40_cli.ipynb #88c0dc46
 def _facts(args, df, table):

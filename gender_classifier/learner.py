@@ -6,10 +6,10 @@
 __all__ = ['OPTS', 'ARCHS', 'has_fast_bf16', 'Bf16', 'Im2Col', 'PoolFirst', 'FusedAdam', 'AdamW', 'get_opt', 'find_lr',
            'SmoothBCE', 'kind_weights', 'undersample', 'resnet18_small', 'WeightsError', 'get_arch', 'face_weights',
            'load_body', 'face_learner', 'is_multi', 'face_metrics', 'balanced_accuracy_multi', 'balanced_multi', 'EMA',
-           'ProgressiveResize', 'Checkpoint', 'fit_resumable', 'learn_probs']
+           'ProgressiveResize', 'Checkpoint', 'fit_resumable', 'EpochCSV', 'learn_probs']
 
 # %% ../nbs/21_learner.ipynb #9880ee02
-import hashlib, os, random
+import hashlib, os, random, time
 from functools import partial
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F, torchvision
@@ -25,6 +25,7 @@ from fastai.optimizer import Adam, Optimizer, RMSProp, SGD
 from fastai.torch_core import default_device, set_seed
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import vision_learner
+from fastcore.basics import noop
 from fastcore.foundation import L
 from torch import nn
 from torch.optim.adamw import adamw
@@ -479,8 +480,17 @@ def _set_rng_state(dls, s):
 # %% ../nbs/21_learner.ipynb #c02d03df
 class Checkpoint(Callback):
     "Save the whole state of a run after each epoch, for `fit_resumable`"
-    order = 90
+    order = 90 # after the progress bar
     def __init__(self, fn): self.fn,self.start = Path(fn),0
+    def before_fit(self):
+        if 0<self.start<self.n_epoch: self.write,self.learn.logger = self.learn.logger,noop # no empty line for each epoch that is skipped
+    def before_epoch(self):
+        if not self.start: return
+        if self.epoch==self.start: self.learn.logger,self.t0 = self.write,time.time()
+        bar,t = getattr(getattr(self.learn, 'progress', None), 'mbar', None),time.time()
+        if not bar: return
+        bar.main_bar.wait_for,bar.main_bar.start_t = 0,t-(t-self.t0)*self.epoch/max(self.epoch-self.start, 1) # it took the skipped epochs for quick ones
+        bar.update(self.epoch)
     def after_epoch(self):
         if self.epoch<self.start: return # skipped: it is done already
         ema = next((o for o in self.learn.cbs if isinstance(o, EMA)), None)
@@ -529,6 +539,17 @@ def fit_resumable(
     if ckpt.fn.exists(): start = ckpt.restore(learn, n_epoch)
     learn.fit_one_cycle(n_epoch, lr, cbs=ckpt, start_epoch=start, **kwargs)
     if not keep: ckpt.fn.unlink(missing_ok=True)
+
+# %% ../nbs/21_learner.ipynb #f404441c
+class EpochCSV(Callback):
+    "Add a line with the figures of each epoch to the CSV `fn`, which `evaluate.history` reads; whatever shows them (fastai's `CSVLogger` starts its file again)"
+    order = 80 # after the recorder
+    def __init__(self, fn): self.fn = Path(fn)
+    def after_epoch(self):
+        names,row = self.recorder.metric_names,self.recorder.log
+        if len(row)!=len(names): return # skipped: it is there already
+        lines = [row] if self.fn.exists() else [names,row]
+        with self.fn.open('a', encoding='utf-8') as f: f.writelines(','.join(map(str, o))+'\n' for o in lines)
 
 # %% ../nbs/21_learner.ipynb #971e0f6a
 @torch.no_grad()

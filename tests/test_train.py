@@ -1,5 +1,5 @@
 "Training, exporting and labelling from the command line, on drawn faces"
-import json, re
+import json, os, re, sys
 from pathlib import Path
 import pytest
 from test_cli import rows, run  # noqa: F401
@@ -90,3 +90,34 @@ def test_bad_data(call, data, tmp_path):
         rc, out, err = call('train', data, '--out', tmp_path/'m', '--cache', tmp_path/'cache', *small, *opt)
         assert rc == 2 and says in err.splitlines()[-1], err
     assert not list(tmp_path.glob('m.*'))
+
+@pytest.mark.skipif(sys.platform=='win32', reason='Windows has no pseudo-terminals')
+def test_cut_off_in_a_terminal(data, tmp_path):
+    "Ctrl-C says how to go on; then the bar stands at the epoch it is at, and no figure of an epoch is lost"
+    import pty, signal, subprocess
+    from test_cli import code
+    from gender_classifier.evaluate import history
+    record = tmp_path/'m.history.csv'
+    def lines(): return len(record.read_text().splitlines())-1 if record.exists() else 0
+    def tty(*args, until=None):
+        ours, theirs = pty.openpty()
+        cmd = [sys.executable, '-c', code, 'train', data, '--out', tmp_path/'m', '--cache', tmp_path/'cache', *small, *args]
+        p = subprocess.Popen([str(o) for o in cmd], stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        os.close(theirs)
+        out = b''
+        while True:
+            try: s = os.read(ours, 65536)
+            except OSError: break # it has ended
+            if not s: break
+            out += s
+            if until and lines()>=until: p.send_signal(signal.SIGINT); until = None
+        os.close(ours)
+        return p.wait(timeout=60), out.decode()
+    rc, out = tty('--epochs', '40', until=8)
+    assert rc == 130 and '--resume' in out and 'Traceback' not in out, out
+    done = lines()
+    assert 8 <= done < 38
+    rc, out = tty('--epochs', '40', '--resume')
+    assert rc == 0 and 'Traceback' not in out, out
+    assert re.findall(r'Epoch (\d+)/40', out)[-1] == '40' and not re.search(r'^\d+ +00:00', out, re.M)
+    assert history(record).epoch.tolist() == [*range(40)]
