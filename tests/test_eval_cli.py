@@ -198,6 +198,18 @@ def test_doubts_are_of_held_out_pictures(name):
     why = dict(o.split() for o in t.doubts_file(stem).read_text().splitlines())
     assert set(why) <= set(t.names_file(stem).read_text().split()) and set(why.values()) == {'label','age'}
 
+def test_doubts_are_what_both_readers_said():
+    "Label: the second, too, sees another, and is not just guessing. Age: both see a small child, where the age is unknown or the one that UTKFace gives to many"
+    d = pd.read_csv(root/'models/readings.csv', keep_default_na=False)
+    against = (d.second!='?')&(d.second!=d.label)
+    label = (d['first']=='doubts')&against&(d.sure>=2)
+    age = (d['first']=='doubts')&~label&(d.child!='')&d.age.isin(['','21'])
+    why = dict(o.split() for o in tool().doubts_file(root/'models/gender_resnet18').read_text().splitlines())
+    assert why == {**dict.fromkeys(d.picture[label], 'label'), **dict.fromkeys(d.picture[age], 'age')}
+    wrong, passed = d.model=='wrong', (d.model=='right')&(d['first']=='')
+    said = re.search(r'Of the (\d+) labels that the model gets wrong the second reader alone contradicts (\d+); of (\d+) that', (root/'models/trials.md').read_text())
+    assert [int(o) for o in said.groups()] == [wrong.sum(), (against&wrong).sum(), passed.sum()] and not (against&passed).any()
+
 @pytest.mark.parametrize('known', [['race'], []])
 def test_doubted_faces_are_left_out(tmp_path, known):
     from gender_classifier.evaluate import evaluate_scores, scored
