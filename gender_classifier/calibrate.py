@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import ifnone, listify
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom
-from .evaluate import _p_cols, _spec, check_scored, choose_neither, ece, md_table, pct, plot_reliability, rate, reliability, scored
+from .evaluate import _p_cols, _spec, check_scored, choose_neither, ece, md_table, older, pct, plot_reliability, rate, reliability, scored
 from .inference import temper
 
 # %% ../nbs/34_calibrate.ipynb #43e355f0
@@ -200,17 +200,20 @@ def error_check(
     error:float=.02, # What was stated
     features=None, # Columns, or lists of columns for their intersections; by default those of `CHECKED` that are known
     min_n:int=30, # A group with fewer faces is `small`, and not judged
+    min_age:float=0, # Faces known to be younger are left out, but not of `age_band`
 )->pd.DataFrame: # Index feature, group; n, unsure, decided, wrong, wrong_of_all (all_low, all_high), error (wrong of those decided; low, high), promised and holds (None if small), small
     "Of the faces of each group, how many are answered wrongly, and is that within the stated `error`, of all (`promised`) and of those decided (`holds`)?"
     check_scored(df, least=0)
-    f,rows = df[df.labels!=''],{}
+    every = df[df.labels!='']
+    f,rows = older(every, min_age),{}
     if not len(f): raise ValueError('there are no faces in the table')
     rows['all','all'] = _check_row(f, error, min_n)
     for o in ifnone(features, [o for o in CHECKED if all(c in df for c in listify(o))]):
         cols = listify(o)
         missing = [c for c in cols if c not in df]
         if missing: raise ValueError(f'there is no column {missing} in the table, which has {list(df.columns)}')
-        known = f[(f[cols].notna()&(f[cols].astype(str)!='')).all(axis=1)]
+        d = every if cols==['age_band'] else f
+        known = d[(d[cols].notna()&(d[cols].astype(str)!='')).all(axis=1)]
         for k,g in known.groupby(cols, observed=True): rows[' x '.join(cols),', '.join(map(str, k))] = _check_row(g, error, min_n)
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis(['feature','group'])
 

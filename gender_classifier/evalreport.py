@@ -41,7 +41,8 @@ def _small(groups):
 # %% ../nbs/39_evalreport.ipynb #c80829a9
 def _coverage(ev):
     "Sentences on what the figures do not say"
-    d,no = ev.df,ev.df.labels==''
+    d = ev.shown
+    no = d.labels==''
     if 'source' in d and d.source[~no].nunique()==1: yield f'All faces are from one source, {d.source[~no].iloc[0]}. On other people\'s pictures expect it to be worse.'
     if not no.any(): yield 'No picture without a face was looked at, so it is not known how often it sees a person where there is none.'
     elif (r := (d.decision[no]!='neither').mean())>.02: yield f'Of the {no.sum():,} pictures without a face, {_per(r)} are not called neither.'
@@ -78,8 +79,8 @@ def summary_text(
     m = ev.metrics()
     rows = [f'{k:<28}{pct(r):>20} %  {int(r.n):>8,}' for k,r in m.iterrows() if r.n]
     said = findings(ev, robust)
-    f = int((ev.df.labels!='').sum())
-    head = f'{ev.name or "the model"}, on {_n(f, "face")} and {_n(len(ev.df)-f, "picture")} without one'
+    f = int((ev.shown.labels!='').sum())
+    head = f'{ev.name or "the model"}, on {_n(f, "face")} and {_n(len(ev.shown)-f, "picture")} without one'
     young = [f'(faces known to be under {ev.min_age:g} left out)'] if ev.min_age else []
     return '\n'.join([head, *young, '', *rows, *(['', 'What to know:', *(f'- {o}' for o in said)] if said else [])])
 
@@ -246,7 +247,7 @@ def _calibration_html(ev):
 def _error_html(ev, error):
     "The stated error rate against what was measured"
     from gender_classifier.calibrate import error_check
-    t = error_check(older(ev.df, ev.min_age), error)
+    t = error_check(ev.df, error, min_age=ev.min_age)
     per = lambda v: '–' if pd.isna(v) else f'{100*v:.1f}'
     kept = lambda r: '–' if r.small else 'yes' if r.promised and r.holds else '<b>no</b>'
     row = lambda i,r: [_e(i[1])+(' †' if r.small else ''), f'{r.n:,}', per(r.unsure), per(r.wrong_of_all), f'{per(r.all_low)}–{per(r.all_high)}', per(r.error), kept(r)]
@@ -451,19 +452,19 @@ def _of_all(ev, young):
     yield f'Worst groups{young}',md_gaps(gaps(ev.groups))+'\n\nBelow, † marks groups of fewer than 30 faces: too few to judge.'
     for k,gm in ev.groups.items(): yield f"By {_title(k)}{'' if k=='age_band' else young}",md_groups(gm, unsure=False)
 
-def _of_decisions(ev, test, error):
+def _of_decisions(ev, young, test, error):
     "Tables of what thresholds change"
     from gender_classifier.calibrate import calibration_table, error_check, md_error_check, rescored
     from gender_classifier.evaluate import md_metrics, md_table, metrics_table
-    d,where = (ev.df,'') if test is None else (ev.df[test],', on pictures that no threshold was chosen on')
-    d = older(d, ev.min_age)
+    every,where = (ev.df,'') if test is None else (ev.df[test],', on pictures that no threshold was chosen on')
+    d = older(every, ev.min_age)
     m,cm = metrics_table(d),decision_confusion(d, ev.spec)
-    yield f'Decisions{where}',md_metrics(m[m.index.isin(_DECIDED)&(m.n>0)])
-    yield f'What was decided of what{where}',md_table([['true', *cm.columns], *([i, *(f'{int(v):,}' for v in r)] for i,r in cm.iterrows())])
+    yield f'Decisions{where}{young}',md_metrics(m[m.index.isin(_DECIDED)&(m.n>0)])
+    yield f'What was decided of what{where}{young}',md_table([['true', *cm.columns], *([i, *(f'{int(v):,}' for v in r)] for i,r in cm.iterrows())])
     if (d.labels=='').any(): yield f'Pictures without a face{where}',md_table([['%','with 95 % interval','pictures'], *([k, pct(r, 2), f'{int(r.n):,}'] for k,r in no_face(d).iterrows())])
     t = calibration_table(rescored(d, ev.spec, temperature={}), d)
-    yield f'Calibration{where}',md_table([['label','expected calibration error before','now'], *([i, f'{r.before:.3f}', f'{r.after:.3f}'] for i,r in t.iterrows())])
-    if error: yield f'The stated error{where}',md_error_check(error_check(d, error), error)
+    yield f'Calibration{where}{young}',md_table([['label','expected calibration error before','now'], *([i, f'{r.before:.3f}', f'{r.after:.3f}'] for i,r in t.iterrows())])
+    if error: yield f'The stated error{where}'+young.replace('left out', 'left out, but not by age'),md_error_check(error_check(every, error, min_age=ev.min_age), error)
 
 # %% ../nbs/39_evalreport.ipynb #7896c21b
 def _of_robustness(robust, flips):
@@ -483,6 +484,6 @@ def card_figures(
 )->str: # Markdown
     "All tables of a model card"
     young = f' (faces known to be under {ev.min_age:g} left out)' if ev.min_age else ''
-    parts = [*_of_all(ev, young), *_of_decisions(ev, test, error), *(_of_robustness(robust, flips) if robust is not None else [])]
+    parts = [*_of_all(ev, young), *_of_decisions(ev, young, test, error), *(_of_robustness(robust, flips) if robust is not None else [])]
     res = [s for t,b in parts for s in ('#'*level+' '+t, b)]
     return '\n\n'.join(res)+'\n'

@@ -177,8 +177,25 @@ def test_the_card_is_what_a_hub_reads(name):
     d = ModelCard.load(root/f'models/{name}.md').data
     t, card = tool(), (root/f'models/{name}.md').read_text(encoding='utf-8')
     runs = t.read_json(root/'models'/name)['training']['runs']
-    assert runs and all(t.run_text(o) in card for o in runs) and ('halfway between these and the answers of a larger model' in card) == ('pupil_of' in runs[0])
+    assert runs and all(t.run_text(o) in card for o in runs) and ('halfway between these and the answers of a larger model' in card) == ('pupil_of' in runs[0]) and t.training_text(runs) in card
     assert d.license == 'other' and d.pipeline_tag == 'image-classification' and len(d.eval_results) >= 4
+
+def test_the_training_text_follows_the_options():
+    t = tool()
+    said = t.training_text([dict(teacher=3., zoom=[.5, 1.], least=.25, leave='lfw')])
+    assert all(o in said for o in ('counts 3 times', 'was 25 % of the', 'scaled by 0.5 to 1,', 'Of lfw all is held out')) and '938' not in said
+    assert all(o in t.training_text([{}]) for o in ('counts twice', 'was a third of the', 'scaled by 0.8 to 1.2,', '938'))
+
+def test_a_kept_table_is_of_this_folder_and_split(tmp_path):
+    import pickle
+    t, fns = tool(), [str(tmp_path/'faces'/f'{i}.jpg') for i in range(40)]
+    df = pd.DataFrame(dict(fn=fns, source='lfw', split='', group=range(40)))
+    df['valid'] = t.hold_out(df, df.group, t.SHARE)
+    (tmp_path/f'prepared-{t.MARGIN:g}.pkl').write_bytes(pickle.dumps((df, None)))
+    assert len(t.prepared(tmp_path/'faces', tmp_path)[0]) == 40
+    with pytest.raises(SystemExit, match='another folder'): t.prepared(tmp_path/'others', tmp_path)
+    (tmp_path/f'prepared-{t.MARGIN:g}.pkl').write_bytes(pickle.dumps((df.assign(valid=~df.valid), None)))
+    with pytest.raises(SystemExit, match='another division'): t.prepared(tmp_path/'faces', tmp_path)
 
 def test_readme_says_what_the_card_says():
     "Every figure with an interval in README.md stands in the card"
