@@ -128,6 +128,22 @@ def test_train_leaves_the_test_set_alone(tmp_path):
     known = json.loads((tmp_path/'d/.gender_classifier/test_set.json').read_text())['pictures']
     assert {Path(o).relative_to(tmp_path/'d').as_posix() for o in df.fn[df.split == 'test']} == set(known.values())
 
+def test_train_leaves_out_copies_in_another_data_set(tmp_path, capsys):
+    "A data set that names its parts, and one that does not: copies of a test picture are not trained on, those of a validation picture go with it"
+    from argparse import Namespace
+    from gender_classifier.cli import _read_data
+    for i, o in enumerate(('train', 'valid', 'test')): synth_faces(tmp_path/'named'/o, 6, seed=100*i, size=64)
+    synth_faces(tmp_path/'free', 10, seed=7000, size=64)
+    one = {o: tmp_path/f'named/{o}/male/male_0000.jpg' for o in ('train', 'valid', 'test')}
+    for o, fn in one.items(): shutil.copy(fn, tmp_path/f'free/male/of_{o}.jpg')
+    shutil.copy(one['test'], tmp_path/'named/train/male/leak.jpg')
+    args = Namespace(data=[str(tmp_path/'named'), str(tmp_path/'free')], neither=[], size=64, cache=str(tmp_path/'c'), threads=1, valid=.2, seed=1, state=None)
+    df = _read_data(args)
+    part = dict(zip(df.fn.map(lambda o: Path(o).name), df.split))
+    assert [part[f'of_{o}.jpg'] for o in one] == ['train', 'valid', 'test'] and 'leak.jpg' not in part
+    assert '1 training pictures that are copies' in capsys.readouterr().err
+    assert set(df.split[df.source == 'free']) >= {'train', 'valid'}
+
 def test_card_keeps_what_a_person_wrote(call, mine):
     assert call('card', mine, '--quick')[0] == 0
     text = (mine/'DATACARD.md').read_text()
