@@ -16,6 +16,7 @@ import cv2, numpy as np, pandas as pd
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .atomic import write_file
+from .clean import Journal, with_edits
 from .core import STATE, PictureError, n_cpus, open_image, sha256
 from .crops import crop_key
 from .faces import MARGIN, SCORE, crop_face, find_faces, get_detector, main_face
@@ -143,7 +144,10 @@ def open_notes(
     else:
         other = [f'{k}={v}' for k,v in lines[0].items() if o._asdict().get(k)!=v]
         if other: raise ValueError(f"{dest} holds crops that were cut with {', '.join(other)}: choose the same, or give another folder")
-    return {e['key']:e for e in lines[1:] if all((Path(dest)/c['file']).exists() for c in e['crops'])}
+    _,moved,removed,_ = Journal(dest).book.effects()
+    def _gone(c, names): return c['file'] in names and not (Path(dest)/c['file']).exists()
+    res = {e['key']:e for e in lines[1:] if all((Path(dest)/c['file']).exists() or _gone(c, {*moved,*removed}) for c in e['crops'])}
+    return res|{e['key'].split()[0]:e for e in lines[1:] if e['crops'] and all(_gone(c, removed) for c in e['crops'])} # for any label and split
 
 # %% ../nbs/19_cutout.ipynb #b9e117c7
 SMALL,SURE = 32,.7 # side in pixels below which a crop shows little; score below which hands and patterns are among the faces
@@ -195,7 +199,7 @@ def _todo(rows, have):
     "What is known of each row, and the places of those that nothing is known of"
     known = []
     for r in rows:
-        try: known.append(have.get(_row_key(r, crop_key(r['fn']))))
+        try: known.append(have.get(_row_key(r, k:=crop_key(r['fn']))) or have.get(k))
         except OSError: known.append(None)
     return known,[i for i,e in enumerate(known) if e is None]
 
@@ -230,7 +234,9 @@ def move_old(
 )->list: # What was moved, relative to `dest`
     "Move crops out of the way that their pictures do not stand for any more"
     dest,fns,files,res = Path(dest),{os.path.abspath(o) for o in fns},set(files),[]
-    for f,fn in _noted_crops(dest).items():
+    noted = pd.DataFrame([(str(dest/f),'',fn) for f,fn in _noted_crops(dest).items()], columns=['fn','labels','of'])
+    for f,fn in with_edits(noted, dest)[['fn','of']].values if len(noted) else ():
+        f = Path(f).relative_to(dest).as_posix()
         if f in files or not (dest/f).exists() or (fn not in fns and os.path.exists(fn)): continue
         to = dest/STATE/'old'/f
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -263,6 +269,7 @@ def cut_faces(
     new = _run_cuts([rows[i] for i in todo], _notes_file(dest), n_workers, progress, dest=dest, o=o, detector=detector)
     for i,e in zip(todo, new): known[i] = e
     res = _as_cut(rows, known, dest, o, list(rows[0]) if rows else ['fn','labels'])
+    res = res._replace(df=with_edits(res.df, dest).reset_index(drop=True))
     res = res._replace(old=move_old(dest, df.fn, [Path(f).relative_to(dest).as_posix() for f in res.df.fn]))
     _write_table(res.df, dest)
     return res

@@ -214,6 +214,10 @@ def test_a_folder_of_data_sets(call, tmp_path):
     args = Namespace(data=[str(tmp_path/'all')], neither=[], size=64, cache=str(tmp_path/'c'), threads=1, valid=.2, seed=1, state=None)
     df = _read_data(args).set_index('fn')
     assert set(df.index[df.split == 'test']) == known-{gone} and df.labels[new] == 'female' and gone not in df.index
+    rc, out, err = call('card', tmp_path/'all', '--quick')
+    assert rc == 0 and '| removed | no reason given | 1 |' in (tmp_path/'all/DATACARD.md').read_text()
+    rc, out, err = call('split', tmp_path/'all')
+    assert rc == 2 and 'has a test set of its own' in err
     shutil.move(tmp_path/'all/one/.gender_classifier', tmp_path/'known')
     args.data, args.state = [str(tmp_path/'all/one')], str(tmp_path/'known')
     df = _read_data(args).set_index('fn')
@@ -230,6 +234,24 @@ def test_crop_again_after_cleaning(call, mine, messy, tmp_path):
     assert call('apply', mine)[0] == 0
     rc, out, err = call('crop', mine, tmp_path/'c', '--none', 'whole')
     assert [o.parent.name for o in (tmp_path/'c').glob(f'*/*/{a.stem}-*')] == ['female'] and not list((tmp_path/'c').glob(f'*/*/{b.stem}-*'))
+
+def test_crops_of_the_test_set_are_for_testing(call, tmp_path):
+    "Drawn before the crops are cut, or between: training on the crops leaves them alone, and a copy that came late has none"
+    from argparse import Namespace
+    from gender_classifier.cli import _read_data
+    synth_faces(tmp_path/'d', 20, size=64)
+    assert call('crop', tmp_path/'d', tmp_path/'c', '--none', 'whole')[0] == 0
+    assert call('split', tmp_path/'d')[0] == 0
+    known = set(json.loads((tmp_path/'d/.gender_classifier/test_set.json').read_text())['pictures'].values())
+    Image.open(tmp_path/'d'/sorted(known)[0]).resize((56, 56)).save(tmp_path/'d/male/late.jpg')
+    rc, out, err = call('crop', tmp_path/'d', tmp_path/'c', '--none', 'whole')
+    assert rc == 0 and 'late.jpg' in err and not list((tmp_path/'c').glob('**/late-*')), err
+    assert {o.stem.rpartition('-')[0] for o in (tmp_path/'c/test').glob('*/*.jpg')} == {Path(o).stem for o in known}
+    args = Namespace(data=[str(tmp_path/'c')], neither=[], size=64, cache=str(tmp_path/'cache'), threads=1, valid=.2, seed=1, state=None)
+    df = _read_data(args)
+    assert len(df) == 40 and set(df.split[df.fn.str.contains('/test/')]) == {'test'}
+    assert call('split', tmp_path/'c', '--csv', tmp_path/'s.csv')[0] == 0
+    assert {o['fn'] for o in csv.DictReader(open(tmp_path/'s.csv')) if o['split'] == 'test'} == {o.relative_to(tmp_path/'c').as_posix() for o in (tmp_path/'c/test').glob('*/*.jpg')}
 
 def test_crop_says_what_it_left_out(call, tmp_path):
     "A folder that is no class, and crops that show little"
