@@ -76,7 +76,9 @@ def crop_name(
     suffix:str='.jpg', # Of the crop
 )->str:
     "The name of a crop"
-    return f"{Path(fn).stem[:80]}-{sha256(fn)[:10]}{f'-{i+1}' if i else ''}{suffix}"
+    stem = Path(fn).stem[:80]
+    while len(os.fsencode(stem))>220: stem = stem[:-1] # a name has 255 bytes at most
+    return f"{stem}-{sha256(fn)[:10]}{f'-{i+1}' if i else ''}{suffix}"
 
 def _place(row):
     "Folders of a crop below the new data set: split, where it is known, and label"
@@ -86,7 +88,7 @@ def _place(row):
 def _save_crop(a, fn):
     "Write a crop; its name appears when it is complete"
     fn.parent.mkdir(parents=True, exist_ok=True)
-    part = fn.with_name(f'.{fn.name}.{threading.get_ident()}.part')
+    part = fn.with_name(f'.{os.getpid()}.{threading.get_ident()}.part')
     Image.fromarray(a).save(part, 'PNG' if fn.suffix=='.png' else 'JPEG', **({} if fn.suffix=='.png' else dict(quality=95, subsampling=0)))
     part.replace(fn)
 
@@ -112,7 +114,9 @@ def cut_picture(
         for f,face in zip(fns, chosen): _save_crop(cut_one(img, face, o), f)
         return dict(key=_row_key(row, key), fn=os.path.abspath(fn), n_faces=len(faces), crops=[_entry(img, face, f, dest) for f,face in zip(fns, chosen)], why=why)
     except PictureError as e: return dict(key='', n_faces=0, crops=[], why=e.reason)
-    except FileNotFoundError: return dict(key='', n_faces=0, crops=[], why='there is no such file')
+    except FileNotFoundError:
+        if os.path.exists(fn): raise
+        return dict(key='', n_faces=0, crops=[], why='there is no such file')
     except cv2.error as e: return dict(key='', n_faces=0, crops=[], why=f'it cannot be worked on ({e.err})') # one odd picture does not stop the others
 
 def _row_key(row, key): return f'{key} {_place(row).as_posix()}'
