@@ -82,7 +82,7 @@ def effects(self:Book)->tuple: # dicts by relative path: {fn: change} of label e
         if o['action']=='keep': kept[fn] = o; continue
         labels.pop(fn, None); kept.pop(fn, None)
         if o['action']=='remove': removed[fn] = o
-        elif o['to']: moved[fn] = o['to']
+        elif o['to']: moved.pop(o['to'], None); moved[fn] = o['to'] # a picture that came back is where it was
         else: labels[fn] = o
     return labels,moved,removed,kept # in the order they were made: a label goes with the picture that is removed
 

@@ -245,14 +245,21 @@ def _read_data(args):
     for fn,why in out[:10]: _say(f'left out: {fn} ({why})')
     if len(out)>10: _say(f'left out: {len(out)-10} more')
     if not len(df): raise UsageError('none of the pictures could be used')
-    return df.assign(split=_split(df, args.valid, args.seed))
+    split = _split(df, args.valid, args.seed)
+    if n := (split=='').sum(): _say(f'left out: {n:,} training pictures that are copies of validation or test pictures, or of a person in one')
+    return df.assign(split=split)[split!=''].reset_index(drop=True)
 
 def _split(df, valid, seed):
-    "'train', 'valid' or 'test' for each row: as its data set says, else by picture and person"
-    from gender_classifier.data import group_split
-    res,named = df.split.where(df.split!='', 'train'),df.source.isin(df.source[df.split=='valid'])
-    free = ~named&(df.split!='test')
-    if free.any(): res[free] = group_split(df[free], (1-valid, valid), seed)
+    "'train', 'valid' or 'test' for each row: as its data set says, else by picture and person; '' for a training picture that hangs together with another part"
+    import numpy as np
+    from gender_classifier.data import check_parts, fill_split, picture_groups
+    own = df.source.isin(df.source[df.split=='valid'])|(df.split=='test')
+    named = df.split.where(df.split!='', 'train').where(own, '')
+    if own.all() and df.source.nunique()==1: return named # as its makers divided it
+    groups = picture_groups(df)
+    res = fill_split(df.assign(split=named), (1-valid, valid), seed, groups)
+    res[(res=='train')&np.isin(groups, groups[res!='train'])] = ''
+    check_parts(res.to_numpy(), df.labels)
     return res
 
 # %% ../nbs/40_cli.ipynb #955ab2d8

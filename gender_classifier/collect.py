@@ -135,8 +135,9 @@ def take_fairface(
     split:str, # 'train' or 'val'
     q:Intake, # Where to
 ):
-    "Take the pictures of FairFace's parquet files, and write their csv"
-    i,rows = 0,[]
+    "Take the pictures of FairFace's parquet files, and write their csv; raises `CollectError`"
+    i,rows,csv = 0,[],q.root/f'fairface_label_{split}.csv'
+    if csv.exists() and not _ours(csv, split, q): raise CollectError(f'{csv} is not what this program wrote: move it away, or give another folder')
     for fn in fns:
         try:
             for b,d in steps(_fair_rows(fn), None, Path(fn).name, q.progress):
@@ -144,13 +145,17 @@ def take_fairface(
                 name = f'{split}/{i}.jpg'
                 had = q.had
                 if q.take(name, b) is None and q.had==had: continue
-                rows.append(dict(file=name, **{k:d[k] for k in ('age','gender','race')}))
+                rows.append(dict(file=q.place(name), **{k:d[k] for k in ('age','gender','race')}))
         except (OSError, ValueError, KeyError) as e:
             if isinstance(e, CollectError): raise
             raise CollectError(f'{fn} is damaged, or not of FairFace ({type(e).__name__}): delete it and run this again') from None
-    csv = pd.DataFrame(rows, columns=['file','age','gender','race']).to_csv(index=False).encode()
-    fn = q.root/f'fairface_label_{split}.csv'
-    if not fn.exists() or fn.read_bytes()!=csv: put_file(fn, csv, over=True)
+    b = pd.DataFrame(rows, columns=['file','age','gender','race']).to_csv(index=False).encode()
+    q._log(csv.name, csv, hashlib.sha256(b).hexdigest(), '')
+    if not csv.exists() or csv.read_bytes()!=b: put_file(csv, b, over=True)
+
+def _ours(csv, split, q):
+    "Did this program write a csv? One of a version that did not note it lies with pictures that were taken"
+    return sha256(csv) in q.wrote if q.place(csv.name) else q.place(f'{split}/1.jpg') is not None
 
 # %% ../nbs/13_collect.ipynb #3b573481
 class _File(NamedTuple):
@@ -487,7 +492,7 @@ def _is_of(src, fn):
     return bool(names) and sum(bool(f(o)) for o in names)>.8*len(names)
 
 def _leftovers(job):
-    "Archives and tables that somebody put into the folder by hand; True if the data set came from them"
+    "Take archives and tables that somebody put into the folder by hand; facts for sources.json if the data set came from them"
     fns = [o for o in sorted(job.q.root.iterdir()) if o.is_file() and not o.name.startswith('.')] if job.q.root.is_dir() else []
     zips,tables = [o for o in fns if is_archive(o) and _is_of(job.src, o)],[o for o in fns if o.suffix=='.parquet']
     for o in fns:
@@ -495,9 +500,15 @@ def _leftovers(job):
     for o in zips:
         job.say(f'unpacking {o.name}, which lies in {job.q.root}')
         take_archive(o, job.q)
-    if tables and job.src.name=='fairface':
-        for s in ('train','val'): take_fairface(_of_fairface(tables, s), s, job.q)
-    return bool(zips or (tables and job.src.name=='fairface'))
+    if not tables or job.src.name!='fairface': return dict(by_hand=True) if zips else None
+    few = []
+    for s in ('train','val'):
+        fns = _of_fairface(tables, s)
+        n = max([1, *(int(m[1]) for o in fns if (m := re.search(r'-of-(\d+)', o.name)))])
+        if len(fns)<n: few.append(f'{len(fns)} of {n} files {s}-…')
+        if fns: take_fairface(fns, s, job.q)
+    if few: job.say(f'only {" and ".join(few)} lie in {job.q.root}: put the others there too, and run this again')
+    return dict(by_hand=True, complete=not few)
 
 def _bring(job, terms, n):
     "What each kind of source does; returns facts for sources.json"
@@ -505,7 +516,7 @@ def _bring(job, terms, n):
     if name=='search': return get_search(job, terms or {k:TERMS[k] for k in ('male','female')}, n)
     if kind=='path': return _bring_folder(job, Path(name)) if Path(name).is_dir() else _bring_file(job, Path(name))
     if kind=='url': return _bring_url(job, name)
-    if _leftovers(job): return dict(by_hand=True)
+    if facts := _leftovers(job): return facts
     if kind=='kaggle' or name=='celeba': return get_kaggle(job, name[7:] if kind=='kaggle' else 'jessicali9530/celeba-dataset')
     return dict(fairface=get_fairface, utkface=get_utkface, lfw=get_lfw)[name](job)
 

@@ -6,7 +6,7 @@
 __all__ = ['CROP_VERSION', 'crop_folder', 'crop_key', 'crop_one', 'make_crops', 'load_crops']
 
 # %% ../nbs/11_crops.ipynb #ac073d61
-import hashlib, os
+import hashlib, os, threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -58,7 +58,7 @@ def crop_one(
     key = crop_key(fn)
     dest = folder/key[:2]/f"{key}-{'no' if face is None else round(face.score*100)}.png"
     dest.parent.mkdir(exist_ok=True)
-    part = dest.with_suffix('.part')
+    part = dest.with_name(f'{key}.{os.getpid()}.{threading.get_ident()}.part') # its own, as two runs may share a cache
     part.write_bytes(cv2.imencode('.png', crop[...,::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
     part.replace(dest)
     return str(dest)
@@ -68,8 +68,7 @@ def _try_crop(fn, **kw):
     "`crop_one`, with the reason in place of an exception: (crop, reason)"
     try: return crop_one(fn, **kw),None
     except PictureError as e: return None,e.reason
-    except FileNotFoundError: return None,'there is no such file'
-    except Exception as e: return None,f'{type(e).__name__}: {e}' # one odd picture does not stop the others
+    except Exception as e: return None,f'{type(e).__name__}: {e}' if os.path.exists(fn) else 'there is no such file' # one odd picture does not stop the others
 
 def _run_crops(fns, n_workers, progress, **kw):
     "`_try_crop` over `fns` in threads (Pillow and OpenCV let go of the GIL), in order"
@@ -111,7 +110,8 @@ def _with_crops(df, crops):
 # %% ../nbs/11_crops.ipynb #04af9c18
 def _read_crop(fn):
     "One crop as an array"
-    a = cv2.imread(fn)
+    try: a = cv2.imdecode(np.fromfile(fn, np.uint8), cv2.IMREAD_COLOR) # imread takes ASCII names only on Windows
+    except (OSError, cv2.error): a = None
     if a is None: raise PictureError(fn, 'the cache is damaged: delete this file, and make the crops again')
     return a[...,::-1]
 

@@ -16,6 +16,7 @@ import cv2, numpy as np, pandas as pd
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 from .atomic import write_file
+from .clean import Journal, with_edits
 from .core import STATE, PictureError, n_cpus, open_image, sha256
 from .crops import crop_key
 from .faces import MARGIN, SCORE, crop_face, find_faces, get_detector, main_face
@@ -75,7 +76,9 @@ def crop_name(
     suffix:str='.jpg', # Of the crop
 )->str:
     "The name of a crop"
-    return f"{Path(fn).stem[:80]}-{sha256(fn)[:10]}{f'-{i+1}' if i else ''}{suffix}"
+    stem = Path(fn).stem[:80]
+    while len(os.fsencode(stem))>220: stem = stem[:-1] # a name has 255 bytes at most
+    return f"{stem}-{sha256(fn)[:10]}{f'-{i+1}' if i else ''}{suffix}"
 
 def _place(row):
     "Folders of a crop below the new data set: split, where it is known, and label"
@@ -85,7 +88,7 @@ def _place(row):
 def _save_crop(a, fn):
     "Write a crop; its name appears when it is complete"
     fn.parent.mkdir(parents=True, exist_ok=True)
-    part = fn.with_name(f'.{fn.name}.{threading.get_ident()}.part')
+    part = fn.with_name(f'.{os.getpid()}.{threading.get_ident()}.part')
     Image.fromarray(a).save(part, 'PNG' if fn.suffix=='.png' else 'JPEG', **({} if fn.suffix=='.png' else dict(quality=95, subsampling=0)))
     part.replace(fn)
 
@@ -111,7 +114,9 @@ def cut_picture(
         for f,face in zip(fns, chosen): _save_crop(cut_one(img, face, o), f)
         return dict(key=_row_key(row, key), fn=os.path.abspath(fn), n_faces=len(faces), crops=[_entry(img, face, f, dest) for f,face in zip(fns, chosen)], why=why)
     except PictureError as e: return dict(key='', n_faces=0, crops=[], why=e.reason)
-    except FileNotFoundError: return dict(key='', n_faces=0, crops=[], why='there is no such file')
+    except FileNotFoundError:
+        if os.path.exists(fn): raise
+        return dict(key='', n_faces=0, crops=[], why='there is no such file')
     except cv2.error as e: return dict(key='', n_faces=0, crops=[], why=f'it cannot be worked on ({e.err})') # one odd picture does not stop the others
 
 def _row_key(row, key): return f'{key} {_place(row).as_posix()}'
@@ -143,7 +148,10 @@ def open_notes(
     else:
         other = [f'{k}={v}' for k,v in lines[0].items() if o._asdict().get(k)!=v]
         if other: raise ValueError(f"{dest} holds crops that were cut with {', '.join(other)}: choose the same, or give another folder")
-    return {e['key']:e for e in lines[1:] if all((Path(dest)/c['file']).exists() for c in e['crops'])}
+    _,moved,removed,_ = Journal(dest).book.effects()
+    def _gone(c, names): return c['file'] in names and not (Path(dest)/c['file']).exists()
+    res = {e['key']:e for e in lines[1:] if all((Path(dest)/c['file']).exists() or _gone(c, {*moved,*removed}) for c in e['crops'])}
+    return res|{e['key'].split()[0]:e for e in lines[1:] if e['crops'] and all(_gone(c, removed) for c in e['crops'])} # for any label and split
 
 # %% ../nbs/19_cutout.ipynb #b9e117c7
 SMALL,SURE = 32,.7 # side in pixels below which a crop shows little; score below which hands and patterns are among the faces
@@ -195,7 +203,7 @@ def _todo(rows, have):
     "What is known of each row, and the places of those that nothing is known of"
     known = []
     for r in rows:
-        try: known.append(have.get(_row_key(r, crop_key(r['fn']))))
+        try: known.append(have.get(_row_key(r, k:=crop_key(r['fn']))) or have.get(k))
         except OSError: known.append(None)
     return known,[i for i,e in enumerate(known) if e is None]
 
@@ -230,7 +238,9 @@ def move_old(
 )->list: # What was moved, relative to `dest`
     "Move crops out of the way that their pictures do not stand for any more"
     dest,fns,files,res = Path(dest),{os.path.abspath(o) for o in fns},set(files),[]
-    for f,fn in _noted_crops(dest).items():
+    noted = pd.DataFrame([(str(dest/f),'',fn) for f,fn in _noted_crops(dest).items()], columns=['fn','labels','of'])
+    for f,fn in with_edits(noted, dest)[['fn','of']].values if len(noted) else ():
+        f = Path(f).relative_to(dest).as_posix()
         if f in files or not (dest/f).exists() or (fn not in fns and os.path.exists(fn)): continue
         to = dest/STATE/'old'/f
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -263,6 +273,7 @@ def cut_faces(
     new = _run_cuts([rows[i] for i in todo], _notes_file(dest), n_workers, progress, dest=dest, o=o, detector=detector)
     for i,e in zip(todo, new): known[i] = e
     res = _as_cut(rows, known, dest, o, list(rows[0]) if rows else ['fn','labels'])
+    res = res._replace(df=with_edits(res.df, dest).reset_index(drop=True))
     res = res._replace(old=move_old(dest, df.fn, [Path(f).relative_to(dest).as_posix() for f in res.df.fn]))
     _write_table(res.df, dest)
     return res

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['AUGS', 'FaceImage', 'FaceImageBlock', 'aug_tfms', 'check_classes', 'face_files', 'random_splitter', 'single_block',
            'get_picture', 'get_labels', 'get_class', 'is_valid', 'multi_block', 'signature', 'near_pairs', 'components',
-           'same_value', 'picture_groups', 'group_summary', 'group_split', 'group_splitter', 'face_dls']
+           'same_value', 'picture_groups', 'group_summary', 'check_parts', 'group_split', 'fill_split',
+           'group_splitter', 'face_dls']
 
 # %% ../nbs/20_data.ipynb #5a4c411f
 import hashlib, warnings
@@ -181,7 +182,7 @@ def _print_of(src):
 def _people(df):
     "The person on each row, by source; '' where not known"
     who = df['person'].fillna('') if 'person' in df else pd.Series('', index=df.index)
-    return np.where(who=='', '', (df['source']+'/' if 'source' in df else '')+who)
+    return np.where(who=='', '', (df['source'].fillna('')+'/' if 'source' in df else '')+who)
 
 # %% ../nbs/20_data.ipynb #2743d05a
 def _warn_large(groups):
@@ -237,16 +238,18 @@ def _parts(df, groups, fracs, seed):
     "Part number for each row: whole groups, each kind (source and label) in its shares"
     rng = np.random.default_rng(seed)
     ids,first,code,sizes = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    kind = (df.labels+('|'+df.source if 'source' in df else '')).to_numpy()[first]
+    kind = (df.labels+('|'+df.source.fillna('') if 'source' in df else '')).to_numpy()[first]
     part = np.empty(len(ids), int)
     for o in pd.unique(kind): part[kind==o] = _deal(sizes[kind==o], fracs, rng)
     parts = part[code]
     _fill(parts, groups, df.labels.to_numpy(), len(fracs))
     return parts
 
-def _check_parts(split, labels):
+_SPLIT = 'train','valid','test'
+
+def check_parts(split, labels):
     "`ValueError` if a label is missing from training, or validation is empty"
-    missing = sorted(set(labels)-set(labels[split=='train']))
+    missing = sorted(set(labels[split!='test'])-set(labels[split=='train']))
     if missing: raise ValueError(f'no picture of {missing[0] or "neither"!r} is left for training: there are too few, or all are of one person or copies. Add more.')
     _two_sides(len(split), *(np.flatnonzero(split==o) for o in ('train','valid')))
 
@@ -258,11 +261,22 @@ def group_split(
     groups=None, # (n,) what stays together; `picture_groups(df)` by default
 )->pd.Series: # 'train', 'valid' or 'test' for each row
     "Split a table by groups, each label (and source, if there is one) in the same shares; raises `ValueError`"
+    return fill_split(df.assign(split=''), fracs, seed, groups)
+
+def fill_split(
+    df:pd.DataFrame, # As for `group_split`, with `split`
+    fracs=(.8,.2), # As in `group_split`
+    seed:int=42, # Of the draw
+    groups=None, # As in `group_split`
+)->pd.Series: # 'train', 'valid' or 'test' for each row
+    "Split the rows whose `split` is empty; what hangs together with a named row goes where that is, to 'test' first and to 'train' last; raises `ValueError`"
     if not 2<=len(fracs)<=3 or abs(sum(fracs)-1)>1e-6 or min(fracs)<=0: raise ValueError(f'fracs are two or three shares that add up to 1, not {fracs}')
     if not len(df): raise ValueError('the table has no pictures: is the folder empty?')
-    groups = np.asarray(picture_groups(df) if groups is None else groups)
-    res = np.array(['train','valid','test'])[_parts(df, groups, fracs, seed)]
-    _check_parts(res, df.labels)
+    groups,named = np.asarray(picture_groups(df) if groups is None else groups),df.split.where(df.split.isin(_SPLIT), '').to_numpy(object)
+    res = named.copy()
+    for o in _SPLIT: res[(named=='')&np.isin(groups, groups[named==o])] = o
+    if (free := res=='').any(): res[free] = np.array(_SPLIT)[_parts(df[free], groups[free], fracs, seed)]
+    check_parts(res, df.labels)
     return pd.Series(res, df.index, name='split')
 
 # %% ../nbs/20_data.ipynb #49c04c20
@@ -297,6 +311,7 @@ def face_dls(
     "`DataLoaders` of a table, every picture decoded from its file in each epoch; raises `ValueError` where it is empty or a part of it would be"
     check_classes(df.labels)
     df = df.reset_index(drop=True)
-    if 'split' not in df or not df.split.isin(['train','valid','test']).all(): df = df.assign(split=group_split(df, fracs, seed))
-    _check_parts(df.split.to_numpy(), df.labels)
+    if 'split' not in df: df = df.assign(split='')
+    if not df.split.isin(_SPLIT).all(): df = df.assign(split=fill_split(df, fracs, seed))
+    check_parts(df.split.to_numpy(), df.labels)
     return (multi_block(size, aug) if multi else _class_block(df, size, aug)).dataloaders(df, bs=bs, **kwargs)

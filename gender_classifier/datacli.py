@@ -146,17 +146,32 @@ def _check_removals(args):
         if o not in ISSUES: raise UsageError(f"there is no issue '{o}'; there are {', '.join(k for k in ISSUES if k not in BY_EYE)}")
 
 # %% ../nbs/41_datacli.ipynb #dc8141a3
-def _note_removals(args, report):
-    "Note in the journal what is to be removed"
-    if not args.remove: return
+def _better(report, issue):
+    "The better copy of each picture that has one"
+    if issue=='near_duplicates': return dict(zip(report.df.fn, report.df.copy_of))
+    return dict(report.pairs[report.pairs.kind=='exact'][['b','a']].values) if issue=='exact_duplicates' else {}
+
+def _journals(args):
+    "The journal of a data set, and those of data sets below it"
     from gender_classifier.clean import Journal
-    j = Journal(args.root, args.state)
-    kept,n = j.kept,0
-    for issue in args.remove:
-        fns,doubt = _to_remove(report, issue)
-        fns = [o for o in fns if o not in kept]
-        j.remove(fns, why=issue)
-        print(f'noted for removal, {issue}: {len(fns)}'+(f'; {doubt} whose copies have other labels are to be looked at first' if doubt else ''))
+    from gender_classifier.splits import data_roots
+    need_data('pandas','filelock','fastai')
+    return [Journal(o, None if i else args.state) for i,o in enumerate(data_roots(args.root))]
+
+def _note_removals(args, report):
+    "Note in the journal what is to be removed; what a person chose stays, and so does a copy of what goes"
+    if not args.remove: return
+    js = _journals(args)
+    chosen = {(o.fn,o.action) for j in js for o in j.pending().itertuples()}
+    kept,gone,n = set().union(*(j.kept for j in js), {fn for fn,a in chosen if a!='remove'}),{fn for fn,a in chosen if a=='remove'},0
+    for issue in sorted(args.remove, key=lambda o: o.endswith('duplicates')):
+        better,(fns,doubt) = _better(report, issue),_to_remove(report, issue)
+        last = {o for o in fns if better.get(o) in gone}
+        fns = [o for o in fns if o not in kept|last]
+        js[0].remove(fns, why=issue)
+        print(f'noted for removal, {issue}: {len(fns)}'+(f'; {doubt} whose copies have other labels are to be looked at first' if doubt else '')
+            +(f'; {len(last)} whose better copies are to be removed stay' if last else ''))
+        gone |= set(fns)
         n += len(fns)
     if n: print(f'Nothing is moved yet. To do it: gender_classifier data apply {args.root}')
 
@@ -274,10 +289,15 @@ def run_card(args):
     out = args.out or str(Path(args.root)/'DATACARD.md')
     _writable(out, '.md')
     data = read_data(args.root, args.neither, args.state)
+    import pandas as pd
     from gender_classifier.datacard import data_card, write_card
+    from gender_classifier.intake import read_sources
     from gender_classifier.report import make_report
     issues = None if args.quick else find_all(data, args)[0]
-    text = data_card(data, make_report(data, issues, root=args.root), _journal(args), root=args.root, name=args.name, license=args.license, state=args.state)
+    js = _journals(args)
+    sources = [o for i,j in enumerate(js) for o in read_sources(j.root, None if i else args.state)]
+    made = pd.concat([o for j in js for o in (j.history(), j.pending().assign(state='pending', undone=False))], ignore_index=True)
+    text = data_card(data, make_report(data, issues, root=args.root), made, root=args.root, sources=sources, name=args.name, license=args.license, state=args.state)
     print(f'Written: {write_card(text, out)}; complete what only a person can say, it is kept when the card is written again')
     return 0
 
@@ -295,11 +315,14 @@ def run_crop(args):
     "Cut the faces of a data set out; the exit status is 1 if a picture could not be read"
     data = read_data(args.root, args.neither, args.state)
     if Path(args.root).absolute() in Path(args.dest).absolute().parents: raise UsageError(f'{args.dest} is in {args.root}, where its crops would be taken for pictures: give a folder elsewhere')
-    from gender_classifier.cutout import cut_faces
-    res = cut_faces(data.df, args.dest, args.many, args.none, args.size, args.margin, not args.as_is, args.least, args.score, suffix='.png' if args.png else '.jpg',
+    from gender_classifier.cutout import cut_faces, move_old
+    from gender_classifier.splits import data_roots, hold_out
+    df,out = hold_out(data.df, data_roots(args.root), state=args.state)
+    move_old(args.dest, out.fn, [])
+    res = cut_faces(df, args.dest, args.many, args.none, args.size, args.margin, not args.as_is, args.least, args.score, suffix='.png' if args.png else '.jpg',
                     n_workers=args.threads, progress=_is_tty(sys.stdout))
     print(_table(res.report()))
-    _left_out([*data.skipped[['fn','reason']].values, *res.skipped[['fn','reason']].values])
+    _left_out([*data.skipped[['fn','reason']].values, *out.values, *res.skipped[['fn','reason']].values])
     _doubtful(res, args.margin)
     print(f'Written: {args.dest}, a data set of its own; crops.csv in it says where each is from')
     return int(res.counts['unreadable']>0)
@@ -344,7 +367,9 @@ def run_split(args):
     if args.test+args.valid>=1: raise UsageError(f'--test and --valid leave nothing to train on: {args.test} and {args.valid}')
     need_data('fastai')
     data = read_data(args.root, args.neither, args.state)
-    from gender_classifier.splits import balance_rows, fixed_split
+    from gender_classifier.splits import balance_rows, data_roots, fixed_split, read_test_set
+    own = [o for o in data_roots(args.root)[1:] if read_test_set(o)]
+    if own: raise UsageError(f'{own[0]} has a test set of its own: divide the data sets one by one, train keeps to the test sets of all of them')
     pairs,hashes = _copies(args, data.df)
     res = fixed_split(data.df, args.root, (1-args.test-args.valid, args.valid, args.test), late=args.late, own=not args.anew,
                       pairs=pairs, hashes=hashes, seed=args.seed, state=args.state)

@@ -87,10 +87,18 @@ def _class_folders(root, neither=()):
         subs = [s for s in sorted(o.iterdir()) if s.is_dir() and not s.name.startswith('.')] if split else [o]
         for s in subs: yield s,split or '',folder_label(s.name, neither)
 
-def _others(folder, recurse=True):
-    "Files of `folder` that are no pictures by their suffix, hidden ones left out"
-    fns = sorted(folder.rglob('*') if recurse else folder.glob('*'))
-    return [o for o in fns if o.suffix.lower() not in EXTS and not o.name.startswith('.') and o.is_file()]
+def _others(folder):
+    "Pairs of what is left out of `folder` and why: files that are no pictures by their suffix, and links that lead to no file; hidden ones are not named"
+    for o in sorted(folder.rglob('*')):
+        if o.name.startswith('.'): continue
+        if o.is_file():
+            if o.suffix.lower() not in EXTS: yield o,'its suffix is not that of a picture'
+        elif o.is_symlink(): yield o,'it is a link to a folder, or to nothing'
+
+def _read_csv(fn, **kw):
+    "A list as a frame; a `ValueError` names the file"
+    try: return pd.read_csv(fn, **kw)
+    except (OSError, ValueError) as e: raise ValueError(f'{fn} cannot be read as a list ({str(e).splitlines()[0]}): mend it, or take it away') from None
 
 # %% ../nbs/10_ingest.ipynb #9190de05
 def _class_rows(d, split, lbl, source, person):
@@ -103,9 +111,10 @@ def _class_rows(d, split, lbl, source, person):
 def _with_facts(rows, root):
     "Rows with what `crops.csv`, which `cut_faces` writes, knows of the files of these names"
     if not (root/'crops.csv').is_file(): return rows
-    df = pd.read_csv(root/'crops.csv', dtype=str, keep_default_na=False)
+    df = _read_csv(root/'crops.csv', dtype=str, keep_default_na=False)
     if not {'fn','source','age','race','person'} <= set(df.columns): return rows
-    facts = {Path(o.fn).name:dict(source=o.source, age=float(o.age or 'nan'), race=o.race, person=o.person) for o in df.itertuples()}
+    df['age'] = pd.to_numeric(df.age, errors='coerce')
+    facts = {Path(o.fn).name:dict(source=o.source, age=o.age, race=o.race, person=o.person) for o in df.itertuples()}
     return [o|facts.get(Path(o['fn']).name, {}) for o in rows]
 
 def read_folders(
@@ -121,7 +130,7 @@ def read_folders(
         if lbl is None: bad.append((d, f"a folder '{d.name}' is no class: call it 'neither' if its {len(image_files(d))} pictures show no face"))
         else:
             rows += _class_rows(d, split, lbl, source or root.name, person)
-            bad += [(o,'its suffix is not that of a picture') for o in _others(d)]
+            bad += _others(d)
     if not rows: raise ValueError(f"{root} has no folders named 'male' and 'female': put the pictures of each class into a folder of that name")
     return _ingested(_with_facts(rows, root), bad, root)
 
@@ -163,19 +172,19 @@ def _mismatch(names, fns, listed):
             *((fns[o],f'it is not named in {listed}') for o in sorted(fns.keys()-set(names)))]
 
 # %% ../nbs/10_ingest.ipynb #b51bb057
-def _or_folders(root, source, lists, **kwargs):
+def _or_folders(root, source, lists, neither=(), **kwargs):
     "`read_folders` for a data set that lacks its own `lists`"
-    if not any(lbl is not None for *_,lbl in _class_folders(root)): raise ValueError(f"{root} has neither {lists} nor folders 'male' and 'female'")
-    return read_folders(root, source, **kwargs)
+    if not any(lbl is not None for *_,lbl in _class_folders(root, neither)): raise ValueError(f"{root} has neither {lists} nor folders 'male' and 'female'")
+    return read_folders(root, source, neither, **kwargs)
 
 # %% ../nbs/10_ingest.ipynb #e6bbb2b8
 def _celeba_list(root, name):
     "A list of CelebA as a frame by file name, txt or csv, also in the folders of the original; None if it is not there"
-    fn = next((o for d in ('.','Anno','Eval') for ext in ('txt','csv') if (o:=root/d/f'{name}.{ext}').exists()), None)
+    fn = next((o for d in ('.','Anno','Eval') for ext in ('txt','csv') if (o:=root/d/f'{name}.{ext}').is_file()), None)
     if fn is None: return None
-    if fn.suffix=='.csv': return pd.read_csv(fn, index_col=0)
-    if 'attr' in name: return pd.read_csv(fn, sep=r'\s+', skiprows=1)
-    return pd.read_csv(fn, sep=r'\s+', header=None, index_col=0)
+    if fn.suffix=='.csv': return _read_csv(fn, index_col=0)
+    if 'attr' in name: return _read_csv(fn, sep=r'\s+', skiprows=1)
+    return _read_csv(fn, sep=r'\s+', header=None, index_col=0)
 
 def _celeba_facts(root, idx):
     "Split and person for each picture of `idx`, '' where not known"
@@ -188,11 +197,12 @@ def _celeba_facts(root, idx):
 def read_celeba(
     path, # Folder with list_attr_celeba and the pictures below it; or with train, valid and test of male and female
     source:str='celeba', # Name of the data set
+    neither=(), # As in `read_folders`, where it is read from folders
 )->Ingested:
     "Read CelebA by its lists, or from folders"
     root = _root(path)
     attr = _celeba_list(root, 'list_attr_celeba')
-    if attr is None: return _or_folders(root, source, 'list_attr_celeba.txt')
+    if attr is None: return _or_folders(root, source, 'list_attr_celeba.txt', neither)
     if 'Male' not in attr: raise ValueError(f"list_attr_celeba in {root} has no column 'Male'")
     fns = {o.name:o for o in image_files(root)}
     attr['lbl'] = np.where(attr.Male>0, 'male', 'female')
@@ -210,9 +220,14 @@ def band_age(
     return sum(n)/2 if len(n)==2 else np.nan
 
 # %% ../nbs/10_ingest.ipynb #6e7bda62
+def _columns(fn):
+    "Names of the columns of a csv; none if it is no csv"
+    try: return set(pd.read_csv(fn, nrows=0).columns)
+    except (OSError, ValueError): return set()
+
 def _fairface_lists(root):
     "The csv files in `root` with the columns of FairFace"
-    return [o for o in sorted(root.glob('*.csv')) if {'file','gender','age'} <= set(pd.read_csv(o, nrows=0).columns)]
+    return [o for o in sorted(root.glob('*.csv')) if {'file','gender','age'} <= _columns(o)]
 
 def _base(root, files):
     "The folder, `root` or below it, that the names in `files` start from"
@@ -221,7 +236,7 @@ def _base(root, files):
 
 def _fairface_rows(csv, source):
     "Rows and mismatches of one csv"
-    df = pd.read_csv(csv)
+    df = _read_csv(csv)
     base,rows,bad = _base(csv.parent, df.file.tolist()),[],[]
     for o in df.itertuples():
         fn,lbl = base/o.file,str(o.gender).lower()
@@ -247,12 +262,12 @@ _LFW_NAME = r'(.+)_\d{4}$'
 
 def _names(fn):
     "The lines of a list without suffix and blanks, as a set"
-    return {re.sub(r'\.jpg$', '', o.strip()) for o in Path(fn).read_text(encoding='utf-8-sig').splitlines() if o.strip()}
+    return {re.sub(r'\.jpg$', '', o.strip()) for o in Path(fn).read_text(encoding='utf-8-sig', errors='replace').splitlines() if o.strip()}
 
 def _lfw_lists(root):
     "Names of 'male' and 'female' from the lists in `root`; None if one is missing"
     fns = {lbl:root/f'{lbl}_names.txt' for lbl in _ALIASES}
-    return {lbl:_names(fn) for lbl,fn in fns.items()} if all(o.exists() for o in fns.values()) else None
+    return {lbl:_names(fn) for lbl,fn in fns.items()} if all(o.is_file() for o in fns.values()) else None
 
 def _lfw_label(stem, person, lists):
     "Label, or None, of a picture that is named, or whose person is named, in one list"
@@ -263,11 +278,12 @@ def _lfw_label(stem, person, lists):
 def read_lfw(
     path, # Folder with male_names.txt, female_names.txt and the pictures below it; or folders male and female
     source:str='lfw', # Name of the data set
+    neither=(), # As in `read_folders`, where it is read from folders
 )->Ingested:
     "Read Labeled Faces in the Wild; `person` is from the name"
     root = _root(path)
     lists = _lfw_lists(root)
-    if lists is None: return _or_folders(root, source, 'male_names.txt and female_names.txt', person=_LFW_NAME)
+    if lists is None: return _or_folders(root, source, 'male_names.txt and female_names.txt', neither, person=_LFW_NAME)
     rows,bad = [],[]
     for o in image_files(root):
         person = m[1] if (m:=re.match(_LFW_NAME, o.stem)) else o.stem
@@ -324,7 +340,7 @@ def concat(
     return Ingested(*(pd.concat(o, ignore_index=True) for o in zip(*ingested)))
 
 # %% ../nbs/10_ingest.ipynb #038bd9e6
-def _read(r, path, neither): return r(path, neither=neither) if r is read_folders else r(path)
+def _read(r, path, neither): return r(path, neither=neither) if r in (read_folders,read_lfw,read_celeba) else r(path)
 
 def _ingest_each(path, neither):
     "Every data set in a folder of them"

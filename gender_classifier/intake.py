@@ -38,7 +38,8 @@ def read_sources(
 )->list: # Dicts: name, title, licence, terms, home, labels, problems, label, time, complete, pictures, left_out, files, queries
     "Where the pictures of `root` came from, as `get_source` wrote it down; empty if it did not"
     fn = state_folder(root, state, make=False)/'sources.json'
-    return json.loads(fn.read_text(encoding='utf-8')) if fn.exists() else []
+    try: return json.loads(fn.read_text(encoding='utf-8')) if fn.exists() else []
+    except ValueError: raise CollectError(f'{fn} is damaged: put an older copy in its place, or delete it') from None
 
 # %% ../nbs/13_intake.ipynb #c19d0e17
 def entry_key(entry): return entry['name'],entry.get('label','')
@@ -133,7 +134,9 @@ class Intake:
         self.root,self.name,self.label,self.min_side,self.progress = Path(root),name,label,min_side,progress
         self.log,self.new,self.had,self.bad = data_folder(root, state)/'taken.jsonl',0,0,[]
         self.there = '' if state is None else str(Path(root).resolve()) # one folder may hold what is known of several data sets
-        rows = [] if force else [o for o in read_lines(self.log) if o['root']==self.there]
+        known = [o for o in read_lines(self.log) if o['root']==self.there]
+        rows = [] if force else known
+        self.places,self.wrote = {(o['source'],o['label'],o['from']):o['to'] for o in known},{o['sha256'] for o in known}
         self.taken = {(o['source'],o['label'],o['from'],k) for o in rows for k in (o['stamp'],o['sha256'])}
         self.shas,self.poured = {o['sha256'] for o in rows},0
 
@@ -147,10 +150,10 @@ class Intake:
 def read_lines(fn):
     "The objects in a file of JSON lines; one that was cut off is left out"
     res = []
-    for o in fn.read_text(encoding='utf-8').splitlines() if fn.exists() else ():
+    for o in fn.read_bytes().split(b'\n') if fn.exists() else ():
         try: res.append(json.loads(o))
         except ValueError: pass
-    return res
+    return [o for o in res if isinstance(o, dict)]
 
 def end_line(fn):
     "End a last line that a kill cut off"
@@ -168,6 +171,11 @@ def _text(s):
 def has(self:Intake, origin, stamp=''):
     "Was the file of this name taken before, when it had this `stamp`: its size and time, or its hash?"
     return (self.name,self.label or '',_text(origin),stamp) in self.taken
+
+@patch
+def place(self:Intake, origin):
+    "Where the file of this name was put, relative to `root`; None if it was not taken"
+    return self.places.get((self.name,self.label or '',_text(origin)))
 
 @patch
 def leave_out(self:Intake, name, reason):
@@ -236,7 +244,8 @@ def _log(self:Intake, origin, fn, sha, stamp):
     "Note that a file was taken"
     self.taken |= {(self.name,self.label or '',origin,o) for o in (stamp,sha)}
     self.shas.add(sha)
-    self.f.write(json.dumps(dict(root=self.there, source=self.name, label=self.label or '', stamp=stamp, to=fn.relative_to(self.root).as_posix(), sha256=sha)|{'from':origin}, ensure_ascii=False)+'\n')
+    self.places[self.name,self.label or '',origin] = to = fn.relative_to(self.root).as_posix()
+    self.f.write(json.dumps(dict(root=self.there, source=self.name, label=self.label or '', stamp=stamp, to=to, sha256=sha)|{'from':origin}, ensure_ascii=False)+'\n')
     self.f.flush()
 
 # %% ../nbs/13_intake.ipynb #8ce340ba
@@ -251,13 +260,13 @@ def _why_not(name, size, flat):
     if ext in EXTS or ext=='' or ext.startswith(('.jpg','.jpeg','.png','.webp')) or re.match(r'^\.\d+$', ext) or (ext in LISTS and not flat): return None
     return 'its suffix is not that of a picture'
 
-def folder_files(src, avoid):
-    "(name, path) of the files below `src`, sorted; links to elsewhere, and the folder `avoid`, left out"
+def folder_files(src, avoid, links=False):
+    "(name, path) of the files below `src`, sorted, or of the `links` there, which are not followed; the folder `avoid` left out"
     for d,subs,names in os.walk(src):
         subs[:] = sorted(o for o in subs if not _JUNK.match(o) and Path(d,o).resolve()!=avoid)
-        for o in sorted(names):
+        for o in sorted([*names, *(subs if links else ())]):
             fn = Path(d,o)
-            if fn.is_file() and not fn.is_symlink(): yield fn.relative_to(src).as_posix(),fn
+            if fn.is_symlink() if links else fn.is_file() and not fn.is_symlink(): yield fn.relative_to(src).as_posix(),fn
 
 def steps(items, total, desc, progress):
     "A progress bar over `items`"
@@ -271,6 +280,8 @@ def take_folder(
     prefix:str='', # Of the names, for the record
 ):
     "Take the files below `src`"
+    for name,fn in folder_files(Path(src), q.root.resolve(), links=True):
+        if not _JUNK.match(fn.name): q.leave_out(name, 'it is a link')
     todo = list(folder_files(Path(src), q.root.resolve()))
     for name,fn in steps(todo, len(todo), Path(src).name, q.progress):
         st = fn.stat()

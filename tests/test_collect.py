@@ -577,6 +577,17 @@ def test_parquet_put_there_by_hand(tmp_path):
     (out/'validation-00000.parquet').write_bytes(parquet(6, 10))
     assert quiet('fairface', out).new == 16 and len(ingest(out).df) == 16
 
+def test_some_parquet_files_put_there_by_hand(tmp_path):
+    "The set is complete when the last file has come, not before"
+    out, said = tmp_path/'ff', []
+    out.mkdir()
+    def get(): return get_source('fairface', out, say=said.append, progress=False).new
+    (out/'train-00000-of-00002-a.parquet').write_bytes(parquet(10, 0))
+    assert get() == 10 and not read_sources(out)[0]['complete'] and '1 of 2 files train' in '\n'.join(said) and '0 of 1 files val' in '\n'.join(said)
+    (out/'train-00001-of-00002-b.parquet').write_bytes(parquet(8, 10))
+    (out/'validation-00000-of-00001-c.parquet').write_bytes(parquet(6, 20))
+    assert get() == 14 and read_sources(out)[0]['complete'] and ingest(out).df.split.value_counts().to_dict() == dict(train=18, valid=6)
+
 def test_lfw(server, tmp_path, monkeypatch):
     b = tarred([f'lfw_funneled/{w}_Example/{w}_Example_000{i}.jpg' for w in ('Ann', 'Bob', 'Cyd', 'Dan') for i in (1, 2)])
     server.files['/lfw.tgz'] = b

@@ -128,6 +128,22 @@ def test_train_leaves_the_test_set_alone(tmp_path):
     known = json.loads((tmp_path/'d/.gender_classifier/test_set.json').read_text())['pictures']
     assert {Path(o).relative_to(tmp_path/'d').as_posix() for o in df.fn[df.split == 'test']} == set(known.values())
 
+def test_train_leaves_out_copies_in_another_data_set(tmp_path, capsys):
+    "A data set that names its parts, and one that does not: copies of a test picture are not trained on, those of a validation picture go with it"
+    from argparse import Namespace
+    from gender_classifier.cli import _read_data
+    for i, o in enumerate(('train', 'valid', 'test')): synth_faces(tmp_path/'named'/o, 6, seed=100*i, size=64)
+    synth_faces(tmp_path/'free', 10, seed=7000, size=64)
+    one = {o: tmp_path/f'named/{o}/male/male_0000.jpg' for o in ('train', 'valid', 'test')}
+    for o, fn in one.items(): shutil.copy(fn, tmp_path/f'free/male/of_{o}.jpg')
+    shutil.copy(one['test'], tmp_path/'named/train/male/leak.jpg')
+    args = Namespace(data=[str(tmp_path/'named'), str(tmp_path/'free')], neither=[], size=64, cache=str(tmp_path/'c'), threads=1, valid=.2, seed=1, state=None)
+    df = _read_data(args)
+    part = dict(zip(df.fn.map(lambda o: Path(o).name), df.split))
+    assert [part[f'of_{o}.jpg'] for o in one] == ['train', 'valid', 'test'] and 'leak.jpg' not in part
+    assert '1 training pictures that are copies' in capsys.readouterr().err
+    assert set(df.split[df.source == 'free']) >= {'train', 'valid'}
+
 def test_card_keeps_what_a_person_wrote(call, mine):
     assert call('card', mine, '--quick')[0] == 0
     text = (mine/'DATACARD.md').read_text()
@@ -198,6 +214,10 @@ def test_a_folder_of_data_sets(call, tmp_path):
     args = Namespace(data=[str(tmp_path/'all')], neither=[], size=64, cache=str(tmp_path/'c'), threads=1, valid=.2, seed=1, state=None)
     df = _read_data(args).set_index('fn')
     assert set(df.index[df.split == 'test']) == known-{gone} and df.labels[new] == 'female' and gone not in df.index
+    rc, out, err = call('card', tmp_path/'all', '--quick')
+    assert rc == 0 and '| removed | no reason given | 1 |' in (tmp_path/'all/DATACARD.md').read_text()
+    rc, out, err = call('split', tmp_path/'all')
+    assert rc == 2 and 'has a test set of its own' in err
     shutil.move(tmp_path/'all/one/.gender_classifier', tmp_path/'known')
     args.data, args.state = [str(tmp_path/'all/one')], str(tmp_path/'known')
     df = _read_data(args).set_index('fn')
@@ -214,6 +234,24 @@ def test_crop_again_after_cleaning(call, mine, messy, tmp_path):
     assert call('apply', mine)[0] == 0
     rc, out, err = call('crop', mine, tmp_path/'c', '--none', 'whole')
     assert [o.parent.name for o in (tmp_path/'c').glob(f'*/*/{a.stem}-*')] == ['female'] and not list((tmp_path/'c').glob(f'*/*/{b.stem}-*'))
+
+def test_crops_of_the_test_set_are_for_testing(call, tmp_path):
+    "Drawn before the crops are cut, or between: training on the crops leaves them alone, and a copy that came late has none"
+    from argparse import Namespace
+    from gender_classifier.cli import _read_data
+    synth_faces(tmp_path/'d', 20, size=64)
+    assert call('crop', tmp_path/'d', tmp_path/'c', '--none', 'whole')[0] == 0
+    assert call('split', tmp_path/'d')[0] == 0
+    known = set(json.loads((tmp_path/'d/.gender_classifier/test_set.json').read_text())['pictures'].values())
+    Image.open(tmp_path/'d'/sorted(known)[0]).resize((56, 56)).save(tmp_path/'d/male/late.jpg')
+    rc, out, err = call('crop', tmp_path/'d', tmp_path/'c', '--none', 'whole')
+    assert rc == 0 and 'late.jpg' in err and not list((tmp_path/'c').glob('**/late-*')), err
+    assert {o.stem.rpartition('-')[0] for o in (tmp_path/'c/test').glob('*/*.jpg')} == {Path(o).stem for o in known}
+    args = Namespace(data=[str(tmp_path/'c')], neither=[], size=64, cache=str(tmp_path/'cache'), threads=1, valid=.2, seed=1, state=None)
+    df = _read_data(args)
+    assert len(df) == 40 and set(df.split[df.fn.str.contains('/test/')]) == {'test'}
+    assert call('split', tmp_path/'c', '--csv', tmp_path/'s.csv')[0] == 0
+    assert {o['fn'] for o in csv.DictReader(open(tmp_path/'s.csv')) if o['split'] == 'test'} == {o.relative_to(tmp_path/'c').as_posix() for o in (tmp_path/'c/test').glob('*/*.jpg')}
 
 def test_crop_says_what_it_left_out(call, tmp_path):
     "A folder that is no class, and crops that show little"
