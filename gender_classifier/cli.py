@@ -16,15 +16,14 @@ from pathlib import Path
 # %% ../nbs/40_cli.ipynb #299be426
 def collect(
     paths:list, # Files and folders
-)->list: # Paths of pictures, and a `Result` with an error for each path that gives none
+)->list: # Paths of pictures, and a `Result` with an error for each path that gives none, or folder that cannot be read
     "The pictures that `paths` mean, in their order"
-    from gender_classifier.core import PictureError, image_files
-    from gender_classifier.inference import Result
+    from gender_classifier.core import PictureError
+    from gender_classifier.inference import Result, photos_in
     items = []
     for p in paths:
-        try: items += list(image_files(p)) or [Result(str(p), error=f'{p} holds no pictures')]
+        try: items += photos_in(p) or [Result(str(p), error=f'{p} holds no pictures')]
         except PictureError as e: items.append(Result(str(p), error=str(e)))
-        except OSError as e: items.append(Result(str(p), error=f'{p} cannot be read: {e.strerror}'))
     return items
 
 # %% ../nbs/40_cli.ipynb #6dc6f318

@@ -7,7 +7,7 @@ __all__ = ['DETECTOR_NAME', 'DETECTOR_URL', 'DETECTOR_SHA256', 'SCORE', 'MAX_SID
            'yunet_path', 'Face', 'session_options', 'get_detector', 'find_faces', 'roll', 'crop_face', 'main_face']
 
 # %% ../nbs/01_faces.ipynb #6e1ca8db
-import http.client, os, threading, urllib.request, warnings
+import contextlib, hashlib, http.client, os, threading, urllib.request, warnings
 from pathlib import Path
 from typing import NamedTuple
 import cv2, numpy as np, onnxruntime as ort
@@ -24,16 +24,25 @@ class DetectorError(RuntimeError): "The face detector's file could not be had; `
 
 # %% ../nbs/01_faces.ipynb #1d588730
 def _fetch(url, fn, timeout=10):
-    "Download `url` to `fn` by way of a temporary file; the hash is checked before the name is given"
+    "Download `url` to `fn` by way of a temporary file, if its hash is right"
     tmp = fn.with_name(f'{fn.name}.{os.getpid()}')
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as r: tmp.write_bytes(r.read(4*2**20))
-        if sha256(tmp)!=DETECTOR_SHA256: raise DetectorError(f'what {url} sent is not the expected file (its SHA-256 differs)')
-        tmp.replace(fn)
+        with urllib.request.urlopen(url, timeout=timeout) as r: data = r.read(4*2**20)
     except (OSError,http.client.HTTPException) as e: raise DetectorError(f'{url} cannot be fetched ({e})') from None
-    finally: tmp.unlink(missing_ok=True)
+    if hashlib.sha256(data).hexdigest()!=DETECTOR_SHA256: raise DetectorError(f'what {url} sent is not the expected file (its SHA-256 differs)')
+    try:
+        tmp.write_bytes(data)
+        tmp.replace(fn)
+    except OSError as e: raise DetectorError(f'{fn} cannot be written ({e.strerror}); GENDER_CLASSIFIER_CACHE names another folder for it') from None
+    finally:
+        with contextlib.suppress(OSError): tmp.unlink(missing_ok=True)
 
 # %% ../nbs/01_faces.ipynb #c0dc3468
+def _is_yunet(fn):
+    "Has file `fn` the right SHA-256?"
+    try: return sha256(fn)==DETECTOR_SHA256
+    except OSError as e: raise DetectorError(f'{fn} cannot be read ({e.strerror})') from None
+
 def yunet_path(
     path=None, # A copy of the file; else the variable `GENDER_CLASSIFIER_YUNET`, the user's cache, a download
 )->Path:
@@ -41,12 +50,12 @@ def yunet_path(
     named = path or os.environ.get('GENDER_CLASSIFIER_YUNET')
     if named:
         fn = Path(named)
-        if not fn.is_file(): raise DetectorError(f'there is no face detector at {fn}')
-        if sha256(fn)!=DETECTOR_SHA256: raise DetectorError(f'{fn} is not {DETECTOR_NAME} (its SHA-256 differs)')
+        if not os.path.isfile(fn): raise DetectorError(f'there is no face detector at {fn}')
+        if not _is_yunet(fn): raise DetectorError(f'{fn} is not {DETECTOR_NAME} (its SHA-256 differs)')
         return fn
     try: fn = cache_dir('detector')/DETECTOR_NAME
     except OSError as e: raise DetectorError(f'the cache folder cannot be made ({e}); GENDER_CLASSIFIER_CACHE names another') from None
-    if not fn.is_file() or sha256(fn)!=DETECTOR_SHA256: _fetch(DETECTOR_URL, fn)
+    if not os.path.isfile(fn) or not _is_yunet(fn): _fetch(DETECTOR_URL, fn)
     return fn
 
 # %% ../nbs/01_faces.ipynb #87b3ce38

@@ -6,7 +6,7 @@
 __all__ = ['MODEL_NAME', 'SMALL_NAME', 'CARRIED', 'PICKLES', 'TWIN', 'NO_FACE', 'ModelError', 'Spec', 'check_spec', 'load_spec',
            'synth_model', 'carried_model', 'default_model', 'find_model', 'is_carried', 'fast_int8', 'precision_file',
            'open_model', 'temper', 'temperatures', 'calibrated', 'decide_many', 'decide', 'Prediction', 'Result',
-           'csv_columns', 'Labeller']
+           'csv_columns', 'Labeller', 'photos_in']
 
 # %% ../nbs/02_inference.ipynb #35c32147
 import json, os
@@ -63,6 +63,11 @@ def check_spec(
     if not (isinstance(d['thresholds'], dict) and set(d['labels'])<=set(d['thresholds'])): _refuse(fn, 'it lacks the threshold of a label')
     shares = [*d['thresholds'].values(), d.get('neither_below', 0)]
     if not all(isinstance(o, (int,float)) and 0<=o<=1 for o in shares): _refuse(fn, 'a threshold of it is not a number between 0 and 1')
+    odd = [o for o in ('detector','training','calibration','versions') if not isinstance(d.get(o, {}), dict)]
+    if odd: _refuse(fn, f'its {odd[0]} is no table of names and values')
+    score,side = d.get('detector', {}).get('score', SCORE),d.get('detector', {}).get('max_side', MAX_SIDE)
+    if not (isinstance(score, (int,float)) and 0<=score<=1): _refuse(fn, f'the score of its detector is {score!r}')
+    if not (isinstance(side, int) and side>=32): _refuse(fn, f'the max_side of its detector is {side!r}')
     if not _temperature_ok(d): _refuse(fn, 'its temperature is not a number between 0.01 and 100 for labels that it has')
 
 def _temperature_ok(d):
@@ -144,8 +149,8 @@ def find_model(
     fn = Path(path)
     if fn.suffix.lower() in PICKLES: _refuse(fn, 'it is a pickle, which can run anything when it is opened; "gender_classifier export" makes an .onnx of one you trust')
     if fn.name.endswith(TWIN): _refuse(fn, f"it is the twin of a model: name the model, {fn.name.removesuffix(TWIN)}.onnx, and precision='int8' (--precision int8)")
-    if fn.suffix=='.json' or str(path) in CARRIED or not fn.is_file(): fn = fn.with_suffix('.onnx') if fn.suffix in ('.json','.onnx') else fn.with_name(f'{fn.name}.onnx')
-    if fn.is_file(): return fn
+    if fn.name and (fn.suffix=='.json' or str(path) in CARRIED or not os.path.isfile(fn)): fn = fn.with_suffix('.onnx') if fn.suffix in ('.json','.onnx') else fn.with_name(f'{fn.name}.onnx')
+    if os.path.isfile(fn): return fn
     if str(path) in CARRIED: return carried_model(str(path))
     raise ModelError(f'There is no model at {path}')
 
@@ -441,6 +446,15 @@ def _bar(items, total):
     from tqdm.auto import tqdm
     return tqdm(items, total=total, unit=' photos', leave=False)
 
+# %% ../nbs/02_inference.ipynb #77a836fd
+def photos_in(
+    path, # A folder, or a file
+)->list: # `Path`s, and a `Result` with an error for each folder below `path` that cannot be read
+    "The photos that `path` means; raises `PictureError`"
+    bad = []
+    fns = image_files(path, onerror=bad.append)
+    return [*fns, *(Result(str(o.fn), error=str(o)) for o in bad)]
+
 # %% ../nbs/02_inference.ipynb #afd4e7b4
 @patch
 def label_many(self:Labeller,
@@ -449,7 +463,7 @@ def label_many(self:Labeller,
     keep:bool=False, # Keep each face and its crop in its `Prediction`
 ): # Iterator of `Result`s, in the order of `photos`
     "Label many photos, in batches and in parallel; a photo that cannot be used gives a `Result` with an `error`"
-    if isinstance(photos, (str,Path)): photos = image_files(photos)
+    if isinstance(photos, (str,Path)): photos = photos_in(photos)
     total = len(photos) if hasattr(photos, '__len__') else None
     res = (o for g in in_order(partial(self._label_group, keep=keep), _groups(photos, self.bs), self.threads) for o in g)
     return _bar(res, total) if progress else res

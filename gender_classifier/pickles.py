@@ -91,6 +91,8 @@ def load_learner_file(
     stem = fn.with_suffix('')
     spec = read_json(stem) if Path(f'{stem}.json').is_file() else {}
     check_hash(stem, '.pkl', spec)
+    if spec.get('sha256') and 'pkl' not in spec['sha256']:
+        raise ModelError(f'{fn.name} is no file of the model that {stem.name}.json describes: give it another name, or open {stem.name}.safetensors.')
     learn = _unpickle(fn, cpu)
     if spec: use_spec(learn, spec)
     return learn

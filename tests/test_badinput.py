@@ -1,5 +1,5 @@
 "What people feed a program: each gives a sentence and the right exit status, never a traceback, and never stops the others"
-import io, json, os, pickle
+import io, json, os, pickle, struct
 import numpy as np, pytest
 from PIL import Image
 from gender_classifier.core import PictureError
@@ -19,13 +19,23 @@ def bomb(fn):
     "A PNG of 20,000 x 20,000 pixels of one colour"
     Image.new('1', (20000, 20000)).save(fn)
 
+def icon(fn):
+    "An icon whose one picture is the bomb, though it says 64 x 64"
+    b = io.BytesIO()
+    Image.new('1', (20000, 20000)).save(b, 'PNG')
+    fn.write_bytes(struct.pack('<HHHBBBBHHII', 0, 1, 1, 64, 64, 0, 0, 1, 32, b.tell(), 22)+b.getvalue())
+
+red = Image.new('RGB', (120, 80), 'red')
+
 bad = {
     'empty.jpg':   (lambda fn: fn.write_bytes(b''), 'the file is empty'),
     'text.jpg':    (lambda fn: fn.write_text('hello, I am a text '*40), 'its content is of no known picture format'),
     'cut.jpg':     (lambda fn: fn.write_bytes(jpeg(noise(300, 300, 3))[:20000]), 'its data is damaged'),
     'header.jpg':  (lambda fn: fn.write_bytes(jpeg(noise(300, 300, 3))[:30]), 'is not a picture this program can read'),
     'cut.png':     (lambda fn: (noise(300, 300, 3).save(fn), fn.write_bytes(fn.read_bytes()[:20000])), 'its data is damaged'),
-    'bomb.png':    (bomb, 'is too large: 20,000 x 20,000 pixels'),
+    'bomb.png':    (bomb, 'is too large: it has more than 100 million pixels'),
+    'icon.png':    (icon, 'no known picture format'),
+    'drawing.jpg': (lambda fn: red.save(fn, 'EPS'), 'no known picture format'),
     'zip.jpg':     (lambda fn: fn.write_bytes(b'PK\x03\x04'+bytes(500)), 'no known picture format'),
     'vector.jpg':  (lambda fn: fn.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'), 'no known picture format'),
     'fake.heic':   (lambda fn: fn.write_bytes(b'\0\0\0\x18ftypheic'+bytes(200)), 'is not a picture this program can read'),
@@ -38,8 +48,6 @@ def bads(tmp_path_factory):
     path = tmp_path_factory.mktemp('bad')
     for name, (make, _) in bad.items(): make(path/name)
     return path
-
-red = Image.new('RGB', (120, 80), 'red')
 
 def heic(fn):
     import pillow_heif
@@ -89,8 +97,9 @@ def test_bad_pictures_on_the_command_line(call, model, bads, goods):
     assert rc == 1 and all(' error ' in o for o in out.splitlines()) and f'{len(names)-1} could not be labelled' in err
     assert all(o['error'] for o in json.loads(call('label', bads, '--json', '--model', model)[1]))
 
-def test_bomb_takes_no_memory(model, bads):
-    rc, mb = peak('label', bads/'bomb.png', '--csv', os.devnull, '--model', model)
+@pytest.mark.parametrize('name', ['bomb.png', 'icon.png'])
+def test_bomb_takes_no_memory(name, model, bads):
+    rc, mb = peak('label', bads/name, '--csv', os.devnull, '--model', model)
     assert rc == 1 and mb < 200
 
 def test_every_kind_of_picture(call, model, goods):
@@ -120,6 +129,21 @@ def test_folder_without_pictures(call, model, tmp_path):
     assert rc == 1 and r['decision'] == 'error' and r['note'] == f'{tmp_path} holds no pictures'
     rc, out, err = call('label', tmp_path, '--model', model)
     assert rc == 1 and 'holds no pictures' in out
+
+def test_folder_that_cannot_be_read(call, model, goods, tmp_path, monkeypatch):
+    "It is no empty one, and what is beside it is labelled"
+    (tmp_path/'locked').mkdir()
+    (tmp_path/'red.jpg').write_bytes((goods/'UPPER.JPG').read_bytes())
+    real = os.scandir
+    def scandir(p='.'):
+        if str(p).endswith('locked'): raise PermissionError(13, 'Permission denied', str(p))
+        return real(p)
+    monkeypatch.setattr(os, 'scandir', scandir)
+    want = f'{tmp_path}/locked cannot be read: Permission denied'
+    for path, decisions in ((tmp_path, ['female', 'error']), (tmp_path/'locked', ['error'])):
+        rc, out, err = call('label', path, '--csv', '-', '--model', model)
+        r = rows(out)
+        assert rc == 1 and [o['decision'] for o in r] == decisions and (r[-1]['file'], r[-1]['note']) == (f'{tmp_path}/locked', want)
 
 def test_path_that_is_not_there(call, model, goods, tmp_path):
     rc, out, err = call('label', tmp_path/'nowhere', '--model', model)
@@ -154,6 +178,10 @@ models = {
     'other labels':   (lambda p: harmed(p, labels=['cat']), 'it lacks the threshold of a label'),
     'other size':     (lambda p: harmed(p, size=96), 'is not a model of this program'),
     'silly size':     (lambda p: harmed(p, size='large'), "its size is 'large'"),
+    'silly detector': (lambda p: harmed(p, detector='yunet'), 'its detector is no table'),
+    'silly score':    (lambda p: harmed(p, detector=dict(score='x')), "the score of its detector is 'x'"),
+    'silly side':     (lambda p: harmed(p, detector=dict(max_side=0)), 'the max_side of its detector is 0'),
+    'silly training': (lambda p: harmed(p, training=[]), 'its training is no table'),
     'a folder':       (lambda p: p, 'There is no model at'),
     'not there':      (lambda p: p/'nowhere.onnx', 'There is no model at'),
 }
