@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np, pandas as pd
 from .atomic import Log, write_file
 from .compare import paired_difference
-from .core import LABELS, PictureError, n_cpus, open_image
+from .core import LABELS, PictureError, cpu_name, n_cpus, open_image
 from .evaluate import md_table, pct
 from .intervals import balanced, rate
 from .peers import LEFT_OUT, PeerError, Runner, held_to, install_peer, runner_env
@@ -95,7 +95,7 @@ def said_of(
 )->pd.DataFrame: # `df` and answer ('' for none), called (is a face claimed?), correct
     "What one peer says of each picture"
     one = [main_answer(o, answers[o]['faces']) for o in df.fn]
-    res = df.assign(answer=[o.get('gender') or '' for o in one], called=[bool(o) and o.get('decision')!='neither' for o in one])
+    res = df.assign(answer=[o.get('gender') or '' for o in one], called=[any(f.get('decision')!='neither' for f in answers[o]['faces']) for o in df.fn])
     return res.assign(correct=np.where(res.labels=='', ~res.called, res.answer==res.labels).astype(bool))
 
 # %% ../nbs/39_bench.ipynb #b2115faa
@@ -297,9 +297,8 @@ def _floor_apart(model, fns):
 def _machine():
     "What it was measured on"
     import platform
-    from gender_classifier.cli import _cpu_name
     load = round(os.getloadavg()[0], 1) if hasattr(os, 'getloadavg') else None
-    return dict(processor=_cpu_name(), cores=n_cpus(most=10**6), system=f'{platform.system()} {platform.machine()}', python=platform.python_version(), load=load)
+    return dict(processor=cpu_name(), cores=n_cpus(most=10**6), system=f'{platform.system()} {platform.machine()}', python=platform.python_version(), load=load)
 
 def _tidy(o):
     "Figures as JSON can hold them"

@@ -484,19 +484,13 @@ def check_packages():
     for o in ('torch','torchvision','fastai','timm'): yield o,None,_version(o) or 'not installed: only training needs it'
 
 # %% ../nbs/40_cli.ipynb #d2c7da81
-def _cpu_name():
-    "The processor, as it calls itself"
-    import platform
-    try: return next(o.split(':',1)[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
-
 def check_machine():
     "Python and processor"
     import platform, gender_classifier
     yield 'gender_classifier',None,f'{gender_classifier.__version__}, in {Path(gender_classifier.__file__).parent}'
     yield 'Python',sys.version_info>=(3,11),f'{platform.python_version()}, {platform.system()} {platform.machine()}'
-    from gender_classifier.core import n_cpus
-    yield 'processor',None,f'{_cpu_name()}, {n_cpus(most=10**6)} usable'
+    from gender_classifier.core import cpu_name, n_cpus
+    yield 'processor',None,f'{cpu_name()}, {n_cpus(most=10**6)} usable'
 
 def check_training():
     "What torch would train on; last, since torch takes its time"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_PIXELS', 'FORMATS', 'EXTS', 'STATE', 'LABELS', 'BIG_PAGES', 'PictureError', 'to_rgb', 'open_image',
-           'image_files', 'cache_dir', 'sha256', 'state_folder', 'n_cpus', 'in_order', 'read_static', 'with_big_pages']
+           'image_files', 'cache_dir', 'sha256', 'state_folder', 'n_cpus', 'cpu_name', 'in_order', 'read_static',
+           'with_big_pages']
 
 # %% ../nbs/00_core.ipynb #b3a053dd
 import hashlib, io, math, os, stat, sys, warnings
@@ -222,6 +223,12 @@ def n_cpus(
         if quota!='max': n = min(n, math.ceil(int(quota)/int(period)))
     except (OSError, ValueError): pass
     return max(1, min(n, most))
+
+def cpu_name()->str:
+    "The processor, as it calls itself"
+    import platform
+    try: return next(o.split(':', 1)[1].strip() for o in Path('/proc/cpuinfo').read_text().splitlines() if o.startswith('model name'))
+    except (OSError, StopIteration): return platform.processor() or platform.machine()
 
 # %% ../nbs/00_core.ipynb #35044056
 def in_order(

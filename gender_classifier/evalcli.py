@@ -312,8 +312,8 @@ def run_calibrate(args):
     "Calibrate a model and write it into its JSON"
     need_eval()
     stem = _check_calibrate(args)
-    from gender_classifier.calibrate import calibrate, calibrate_model, halves, rescored
-    from gender_classifier.export import read_json
+    from gender_classifier.calibrate import calibrate, halves, rescored
+    from gender_classifier.export import read_json, update_spec
     from gender_classifier.splits import linked_groups
     args.min_age = 0
     ev,spec = measure_file(args, f'{stem}.onnx', read_to_measure(args).df),read_json(stem)
@@ -323,7 +323,7 @@ def run_calibrate(args):
     if not (test.labels!='').any(): raise UsageError('too few pictures to check the calibration on: bring more')
     _say_calibrated(res, test, rescored(test, spec, **res), args.error)
     if args.dry_run: return 0
-    calibrate_model(stem, ev.df[fit], args.error, args.confidence)
+    update_spec(stem, **res)
     _note_used(stem, ev.df.fn[fit], args.data)
     print(f'\nWritten: {stem}.json')
     return 0

@@ -423,10 +423,11 @@ def balanced_multi():
 class EMA(Callback):
     "Exponential moving average of weights and statistics; it is what is validated, and what is left after training"
     order,run_valid = 65,True
-    def __init__(self, decay=.998): self.decay,self.avg = decay,None
+    def __init__(self, decay=.998): self.decay,self.avg,self.restored = decay,None,False
     def before_fit(self):
-        if hasattr(self.learn, 'lr_finder'): return
-        if self.avg is None: self.avg,self.n = {k: v.detach().clone() for k,v in self.model.state_dict().items()},0
+        kept,self.restored = self.restored,False
+        if kept: return # by `Checkpoint`; what an interrupted fit has left is dropped
+        self.avg,self.n = None if hasattr(self.learn, 'lr_finder') else {k: v.detach().clone() for k,v in self.model.state_dict().items()},0
 
     @torch.no_grad()
     def after_step(self):
@@ -460,7 +461,17 @@ class ProgressiveResize(Callback):
         for dl in self.dls.loaders: dl.dataset.resize(size)
 
 # %% ../nbs/21_learner.ipynb #c63b287d
-def _plain(v): return v.item() if isinstance(v, (np.generic,torch.Tensor)) else v
+def _plain(v):
+    "A setting in types that a checkpoint can be read with"
+    if isinstance(v, slice): v = [v.start,v.stop]
+    if isinstance(v, (list,tuple,np.ndarray)): return [_plain(o) for o in v]
+    return v.item() if isinstance(v, (np.generic,torch.Tensor)) else v
+
+def _opt_name(f):
+    "An optimiser's name, with what is set in it"
+    return ' '.join([getattr(getattr(f, 'func', f), '__name__', type(f).__name__), *(f'{k}={v}' for k,v in getattr(f, 'keywords', {}).items())])
+
+def _ema(learn): return next((o for o in learn.cbs if isinstance(o, EMA)), None)
 
 def _rng_state(dls):
     "Where all random numbers of a run stand, in plain types"
@@ -481,7 +492,7 @@ def _set_rng_state(dls, s):
 class Checkpoint(Callback):
     "Save the whole state of a run after each epoch, for `fit_resumable`"
     order = 90 # after the progress bar
-    def __init__(self, fn): self.fn,self.start = Path(fn),0
+    def __init__(self, fn, lr=None, **kwargs): self.fn,self.start,self.lr,self.kwargs = Path(fn),0,lr,kwargs # how it is trained: another way is another run
     def before_fit(self):
         if 0<self.start<self.n_epoch: self.write,self.learn.logger = self.learn.logger,noop # no empty line for each epoch that is skipped
     def before_epoch(self):
@@ -493,8 +504,7 @@ class Checkpoint(Callback):
         bar.update(self.epoch)
     def after_epoch(self):
         if self.epoch<self.start: return # skipped: it is done already
-        ema = next((o for o in self.learn.cbs if isinstance(o, EMA)), None)
-        opt = self.opt.state_dict()
+        ema,opt = _ema(self.learn),self.opt.state_dict()
         state = dict(model=self.model.state_dict(), opt=dict(state=list(opt['state']), hypers=[{k: _plain(v) for k,v in o.items()} for o in opt['hypers']]),
             run=self._run(self.learn, self.n_epoch), epoch=self.epoch+1, ema=ema and (ema.avg, ema.n), rng=_rng_state(self.dls))
         self.fn.parent.mkdir(parents=True, exist_ok=True)
@@ -505,7 +515,8 @@ class Checkpoint(Callback):
     def _run(self, learn, n_epoch):
         ds = learn.dls.train_ds
         data = hashlib.sha1(ds.y.numpy().tobytes()+ds.full[::50].tobytes()).hexdigest()[:8] if hasattr(ds, 'full') else None # of `memory_dls`
-        return dict(epochs=n_epoch, batches=len(learn.dls.train), parameters=sum(o.numel() for o in learn.model.parameters()), data=data)
+        how = dict(lr=_plain(learn.lr if self.lr is None else self.lr), options={k:_plain(v) for k,v in self.kwargs.items()}, opt=_opt_name(learn.opt_func), wd=_plain(learn.wd), ema=_ema(learn) is not None)
+        return dict(epochs=n_epoch, batches=len(learn.dls.train), parameters=sum(o.numel() for o in learn.model.parameters()), data=data)|how
 
     def _read(self, learn):
         "The saved state; nothing but numbers is unpickled"
@@ -514,13 +525,14 @@ class Checkpoint(Callback):
 
     def restore(self, learn, n_epoch):
         "Put a saved state back; gives the epoch to start with"
-        s = self._read(learn)
-        if s['run']!=self._run(learn, n_epoch): raise ValueError(f'{self.fn} is of another run: {s["run"]}, not {self._run(learn, n_epoch)}. Delete it to start again.')
+        s,now = self._read(learn),self._run(learn, n_epoch)
+        other = [k for k,v in s['run'].items() if now.get(k)!=v] # older files say less
+        if other: raise ValueError(f'{self.fn} is of another run: '+', '.join(f'{k} {s["run"][k]}, not {now.get(k)}' for k in other)+'. Delete it to start again.')
         learn.model.load_state_dict(s['model'])
         learn.create_opt()
         learn.opt.load_state_dict(dict(state=s['opt']['state'], hypers=L(s['opt']['hypers'])))
-        ema = next((o for o in learn.cbs if isinstance(o, EMA)), None)
-        if ema and s['ema']: ema.avg,ema.n = s['ema']
+        ema = _ema(learn)
+        if ema and s['ema']: (ema.avg,ema.n),ema.restored = s['ema'],True
         _set_rng_state(learn.dls, s['rng'])
         self.start = s['epoch']
         return self.start
@@ -535,7 +547,7 @@ def fit_resumable(
     **kwargs, # Of `fit_one_cycle`: `pct_start div wd …`
 ):
     "`fit_one_cycle` that goes on from `fn` if a run was cut off; raises `ValueError` if that run was another, or the file is damaged"
-    ckpt,start = Checkpoint(fn),0
+    ckpt,start = Checkpoint(fn, lr, **kwargs),0
     if ckpt.fn.exists(): start = ckpt.restore(learn, n_epoch)
     learn.fit_one_cycle(n_epoch, lr, cbs=ckpt, start_epoch=start, **kwargs)
     if not keep: ckpt.fn.unlink(missing_ok=True)

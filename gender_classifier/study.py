@@ -49,6 +49,7 @@ def expand(
 )->list: # Of dicts
     "All combinations of the lists in `c`, but for its `seeds`"
     many = {k:v for k,v in c.items() if isinstance(v, list) and k!='seeds'}
+    if [] in many.values(): raise ValueError(f'{next(k for k,v in many.items() if not v)} is an empty list: give a value')
     return [{**c, **dict(zip(many, o))} for o in product(*many.values())]
 
 # %% ../nbs/37_study.ipynb #9e68078f
@@ -60,6 +61,8 @@ def load_configs(
     except OSError as e: raise ValueError(f'{fn} cannot be read: {e.strerror}') from None
     except ValueError as e: raise ValueError(f'{fn} is not JSON: {e}') from None
     if not isinstance(d, dict) or not isinstance(d.get('configs'), list) or not d['configs']: raise ValueError(f'{fn} has no list "configs"')
+    odd = [o for o in (d.get('defaults', {}), *d['configs']) if not isinstance(o, dict)]
+    if odd: raise ValueError(f'{fn}: "defaults", and each of "configs", is settings in braces, not {json.dumps(odd[0])}')
     if not isinstance(d.get('about', ''), (str,list)): raise ValueError(f'{fn}: "about" is a text, or a list of sentences')
     try: res = [full_config(c) for o in d['configs'] for c in expand({**d.get('defaults', {}), **o})]
     except (ValueError, TypeError) as e: raise ValueError(f'{fn}: {e}') from None
@@ -203,6 +206,13 @@ def _check_done(done, configs, digest, out):
         if r['name'] in of and settings(of[r['name']])!=r['config']:
             raise ValueError(f"{out} holds results of {r['name']} with other settings: give the configuration another name, or another folder (--out)")
 
+def _check_begun(runs, have, out):
+    "Refuse to go on with a run that was begun with other settings; one that came to nothing begins again"
+    for c,seed in runs:
+        d = Path(out)/run_id(c['name'], seed)
+        if (c['name'],seed) in have or not any((d/o).exists() for o in ('checkpoint.pt','result.json')): continue
+        if settings(json.loads((d/'config.json').read_text()))!=settings(c): raise ValueError(f'{d} was begun with other settings: delete it to begin again, or give the configuration another name')
+
 # %% ../nbs/37_study.ipynb #5726fd38
 def _lock(out):
     "A lock on the folder of a study; raises `ValueError` if another process has it"
@@ -241,6 +251,7 @@ def run_study(
         done = log.news()[1]
         _check_done(done, configs, facts['digest'], out)
         have = {(r['name'],r['seed']) for r in done}
+        _check_begun(runs, have, out)
         try:
             for i,(c,seed) in enumerate(runs):
                 if (c['name'],seed) not in have: failed += _next(log, c, seed, out, threads, facts, f"{i+1} of {len(runs)}  {c['name']}, seed {seed}:", report)
@@ -288,8 +299,9 @@ def study_table(
     return res.join(g[['arch','opt','lr','weights','n_test']].first()).sort_values('f1', ascending=False, kind='stable')
 
 def marked(t):
-    "Which cells of a table from `study_table` pass their mark"
-    return pd.DataFrame({k: t[k]>=v if k in GAINS else t[k]<=v for k,v in MARKS.items()})
+    "Which cells of a table from `study_table` pass their mark; a net that learned too little has not converged"
+    ok = pd.DataFrame({k: t[k]>=v if k in GAINS else t[k]<=v for k,v in MARKS.items()})
+    return ok.assign(converged=ok.converged&ok.f1)
 
 # %% ../nbs/37_study.ipynb #e391105e
 def pareto(
@@ -390,20 +402,21 @@ def plot_study(
 HOW = """Every run is a process of its own with {threads} thread{s} on {machine} (PyTorch {torch}), in bf16 where the processor gains from it. Other work
 on the same machine makes times longer. All were trained, validated and tested on the same pictures, as many women as men, divided 70 : 15 : 15, near-copies
 on one side. The spread (±, half the distance from the lowest to the highest) is that of {seeds} seeds. One test picture is {one:.1f} points: with {n} of them
-an accuracy of {acc:.1f} % has a 95 % interval of {lo:.1f} to {hi:.1f} %, so rows nearer to each other than this are not told apart by this test.
+the {acc:.1f} % of the first row's first run has a 95 % interval of {lo:.1f} to {hi:.1f} %. Rows nearer to each other than this are not told apart by this
+interval alone; all runs met the same pictures, so paired tests on their mistakes, `wrong` in `results.jsonl`, tell more.
 
 * accuracy and F1 (mean of both labels): on the test pictures, after the last epoch; nothing was chosen by them
 * training: seconds of the batches of training; reading, validation and saving are left out. Processor: the same in processor seconds,
   which other work lengthens less; the mark and the plot go by them, and near 110 the mark decides nothing: the same net took 85 to 150
 * a picture: the net alone, one picture at a time, float32, median
-* epochs to converge: the first whose validation accuracy is within a point of the best of the run
+* epochs to converge: the first whose validation accuracy is within a point of the best of the run; no ✓ without one for F1
 * size: all numbers at four bytes. Memory: the most the process held, PyTorch and all pictures included
 * ✓: F1 of 0.9 at least, 110 processor seconds of training, 200 ms a picture, 6 epochs at most. Bold: the best; of costs, among those with an F1 of 0.9
 
 """
 WEIGHTS = {'': 'Nets start from random weights, where nothing else is said.',
-    'face': """Those with `face` in their name start from the weights that come with the project, which learned from CelebA's part for training
-among others, at 112 pixels: at 64 they are out of their element. The test is drawn from the part that they never saw, but their validation figures, and with them the epochs to converge, are flattered.""",
+    'face': """Those with `face` in their name started from the weights that came with the project then, which had learned from CelebA's part for training
+among others, at 112 pixels: at 64 they were out of their element. The test is drawn from the part that they never saw, but their validation figures, and with them the epochs to converge, are flattered.""",
     'imagenet': 'Those with `imagenet` in their name start from weights for ImageNet.'}
 NO_IMAGENET = """What ImageNet weights change was not measured: they could not be fetched where these runs were made. Where they can be had, a configuration
 with `"weights": "imagenet"` measures it. By He, Girshick and Dollár (2019) they chiefly shorten training, and raise accuracy where pictures are few."""
@@ -416,7 +429,8 @@ def md_report(
 )->str:
     "The table with what must be known to read it"
     t,r = study_table(rows),rows[-1]
-    top = rate(np.arange(r['n_test'])<round(t.accuracy.iloc[0]*r['n_test']))
+    first = next(o for o in rows if o['name']==t.index[0])
+    top = rate(np.arange(r['n_test'])<round(first['accuracy']*r['n_test']))
     how = HOW.format(threads=r['threads'], s='s'*(r['threads']!=1), machine=' and '.join(sorted({o['machine'] for o in rows})), torch=r['torch'], seeds=t.runs.max(),
         n=r['n_test'], one=100/r['n_test'], acc=top['value']*100, lo=top['low']*100, hi=top['high']*100)
     start = ' '.join([WEIGHTS[o] for o in WEIGHTS if o in set(t.weights)]+[NO_IMAGENET]*('imagenet' not in set(t.weights)))

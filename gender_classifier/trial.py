@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NETS', 'resnet9', 'cnn6', 'PadCrop', 'trial_aug', 'trial_dls', 'trial_learner', 'Clock', 'fit_trial', 'converged',
-           'infer_ms', 'model_size', 'peak_memory', 'test_figures', 'machine', 'run_trial', 'trial_result']
+           'infer_ms', 'model_size', 'peak_memory', 'test_figures', 'run_trial', 'trial_result']
 
 # %% ../nbs/37_trial.ipynb #a8e1a47d
 import json, os, platform, time
@@ -22,6 +22,7 @@ from fastai.vision.augment import Flip, aug_transforms
 from fasttransform import Transform
 from torch import nn
 from .atomic import write_file
+from .core import cpu_name
 from .learner import Checkpoint, SmoothBCE, _seed_all, _speed_cbs, balanced_multi, face_learner, get_opt, learn_probs
 from .memory import CropSet, memory_dls
 
@@ -117,7 +118,7 @@ def fit_trial(
     folder, # Of checkpoint and history
 )->list: # A dict for each epoch
     "Train as `c` says; goes on if it was cut off"
-    ckpt = Checkpoint(Path(folder)/'checkpoint.pt')
+    ckpt = Checkpoint(Path(folder)/'checkpoint.pt', c['lr'], schedule=c['schedule'])
     start = ckpt.restore(learn, c['epochs']) if ckpt.fn.exists() else 0
     clock = Clock(Path(folder)/'history.json', start)
     fit = learn.fit_one_cycle if c['schedule']=='one_cycle' else learn.fit
@@ -171,12 +172,6 @@ def test_figures(
         female=round(float(ok[y==0].mean()), 5), male=round(float(ok[y==1].mean()), 5), diverged=bool(np.isnan(probs).any()), wrong=np.flatnonzero(~ok).tolist())
 
 # %% ../nbs/37_trial.ipynb #df5e8297
-def machine()->str:
-    "The processor's name"
-    try: names = [o.split(':')[1].strip() for o in Path('/proc/cpuinfo').read_text().splitlines() if o.startswith('model name')]
-    except OSError: names = []
-    return names[0] if names else platform.processor() or platform.machine()
-
 def run_trial(
     folder, # With config.json; checkpoint, history and result go there
     data, # data.npz of the study
@@ -199,4 +194,4 @@ def trial_result(learn, c, rows, x, y):
     n,mb = model_size(learn.model)
     return res|dict(train_seconds=round(sum(o['seconds'] for o in rows), 1), cpu_seconds=round(sum(o['cpu'] for o in rows), 1), epochs=len(rows),
         converged=converged([o['accuracy'] for o in rows]), memory_mb=peak_memory(), infer_ms=round(infer_ms(learn.model.cpu(), c['size']), 2),
-        parameters=n, size_mb=round(mb, 2), machine=machine(), torch=torch.__version__, history=rows)
+        parameters=n, size_mb=round(mb, 2), machine=cpu_name(), torch=torch.__version__, history=rows)

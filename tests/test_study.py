@@ -140,6 +140,25 @@ def test_a_report_is_made_under_the_lock(tmp_path, monkeypatch):
     assert len(seen)==1
 
 
+def test_a_run_begun_otherwise_is_refused(tmp_path, monkeypatch):
+    "Where there is something to go on with; other seeds are no other settings"
+    from gender_classifier import study
+    cs,out = load_configs(listed(tmp_path, dict(arch='cnn6'))),tmp_path/'out'
+    monkeypatch.setattr(study, 'study_data', lambda *args: dict(digest='0'))
+    monkeypatch.setattr(study, '_next', lambda *args: [])
+    d = out/run_id(cs[0]['name'], 0)
+    d.mkdir(parents=True)
+    (d/'config.json').write_text(json.dumps(cs[0]|dict(seed=0, seeds=[0,1], lr=.5)))
+    assert run_study(cs, 'x', out)==[]
+    for o in ('checkpoint.pt','result.json'):
+        (d/o).touch()
+        with pytest.raises(ValueError, match='begun with other settings: delete it'): run_study(cs, 'x', out)
+        (d/o).unlink()
+    (d/'checkpoint.pt').touch()
+    (d/'config.json').write_text(json.dumps(cs[0]|dict(seed=0, seeds=[0,1])))
+    assert run_study(cs, 'x', out)==[]
+
+
 def test_committed_study():
     "The table that comes with the project is what its results give, of the configurations in its list, and names no folder"
     here = REPO/'nbs'/'study'

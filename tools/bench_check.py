@@ -19,8 +19,7 @@ import argparse, json, os, pickle, platform, random, shutil, subprocess, sys, te
 from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
-from bench_label import cpu_name
-from gender_classifier.core import image_files, n_cpus, open_image, with_big_pages
+from gender_classifier.core import cpu_name, image_files, n_cpus, open_image, with_big_pages
 
 repo = Path(__file__).resolve().parent.parent
 CHECK = """import pickle, sys, time

@@ -6,8 +6,7 @@ Takes N pictures of FOLDER (by default utkface in ../shared/data, or in what GEN
 and runs the command on them in a process of its own. Prints seconds, milliseconds a picture, the largest memory, and what 25,000 would take."""
 import argparse, os, random, subprocess, sys, tempfile, time
 from pathlib import Path
-from bench_label import cpu_name
-from gender_classifier.core import image_files, n_cpus
+from gender_classifier.core import cpu_name, image_files, n_cpus
 from gender_classifier.ingest import utk_fields
 
 root = Path(__file__).resolve().parent.parent

@@ -8,16 +8,10 @@ photos a second from process start to exit, the largest resident memory, and the
 import argparse, os, platform, random, subprocess, sys, tempfile, time
 from pathlib import Path
 
-from gender_classifier.core import image_files, open_image
-from gender_classifier.core import n_cpus
+from gender_classifier.core import cpu_name, image_files, n_cpus, open_image
 
 root = Path(__file__).resolve().parent.parent
 exe = [sys.executable, '-c', 'import sys; from gender_classifier.cli import main; sys.exit(main())']
-
-def cpu_name():
-    "The processor, as it calls itself"
-    try: return next(o.split(':', 1)[1].strip() for o in open('/proc/cpuinfo') if o.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
 
 def make_faces(src, dst, n, size):
     "Write `n` pictures of `src` to `dst` as `size` x `size` JPEGs, again from the start if there are fewer"

@@ -6,8 +6,7 @@ MODEL as `gender_classifier label` takes it; by default `default` and `small`. P
 eight at a time, in 32-bit and in whole numbers, and how many times as fast as the first each is: the median of the rounds' ratios, and their 10th and 90th percentile."""
 import argparse, os, time
 import numpy as np
-from bench_label import cpu_name
-from gender_classifier.core import n_cpus
+from gender_classifier.core import cpu_name, n_cpus
 from gender_classifier.inference import Labeller, ModelError
 from gender_classifier.peers import held_to
 

@@ -10,10 +10,10 @@ people. Printed are balanced accuracies with 95 % intervals, and the paired diff
 import argparse, os, platform, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 import numpy as np, pandas as pd
-from bench_label import cpu_name, exe
+from bench_label import exe
 from train_default import read
 from gender_classifier.compare import paired_difference
-from gender_classifier.core import n_cpus
+from gender_classifier.core import cpu_name, n_cpus
 from gender_classifier.evaluate import balanced, evaluate_model, md_table, older, pct
 from gender_classifier.inference import ModelError, find_model, load_spec
 

@@ -11,9 +11,8 @@ import argparse, json, pickle, platform, time
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastai.torch_core import set_seed
-from bench_label import cpu_name
 from train_default import prepared
-from gender_classifier.core import LABELS, with_big_pages
+from gender_classifier.core import LABELS, cpu_name, with_big_pages
 from gender_classifier.compare import paired_difference
 from gender_classifier.crops import load_crops
 from gender_classifier.evaluate import md_table
