@@ -20,6 +20,7 @@ from .clean import Journal, with_edits
 from .core import STATE, PictureError, n_cpus, open_image, sha256
 from .crops import crop_key
 from .faces import MARGIN, SCORE, crop_face, find_faces, get_detector, main_face
+from .ingest import csv_columns
 
 # %% ../nbs/19_cutout.ipynb #3eb729a5
 MANY,NONE = ('central','largest','each','skip'),('skip','whole') # what to do with several faces, and with none
@@ -224,7 +225,7 @@ def _check_dest(df, dest):
     inside = [o for o in df.fn if dest.absolute() in Path(o).absolute().parents]
     if inside: raise ValueError(f'{dest} holds pictures of the data set itself, such as {Path(inside[0]).name}: give another folder')
     fn = dest/'crops.csv'
-    if fn.exists() and 'of' not in pd.read_csv(fn, nrows=0).columns: raise ValueError(f'{fn} is not of this program, and is left as it is: give another folder')
+    if fn.exists() and 'of' not in csv_columns(fn): raise ValueError(f'{fn} is not of this program, and is left as it is: give another folder')
 
 # %% ../nbs/19_cutout.ipynb #b1cc4252
 def _noted_crops(dest):
