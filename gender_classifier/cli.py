@@ -449,7 +449,7 @@ def run_app(args):
     "Serve the page until Ctrl-C"
     from gender_classifier.app import serve
     serve(port=args.port, ip=args.ip, model=args.model, open_browser=args.open, max_upload_mb=args.max_upload_mb, review=args.review,
-          preheat=args.preheat, base_url=args.base_url, embed_in=' '.join(args.embed_in or []))
+          preheat=args.preheat, base_url=args.base_url, embed_in=' '.join(args.embed_in or []), max_visitors=args.max_visitors)
     return 0
 
 def _add_app(sub):
@@ -461,6 +461,7 @@ def _add_app(sub):
     p.add_argument('--max-upload-mb', type=_count, default=30, metavar='N', help='largest file a visitor may send, MB (default: 30)')
     p.add_argument('--review', metavar='DIR', help='let visitors hand over faces that were labelled wrongly, each with the right label, if they agree: kept in DIR (default: nothing is kept)')
     p.add_argument('--preheat', type=_number, default=0, metavar='N', help='processes kept ready, so that so many visitors at a time need not wait; about 200 MB each (default: 0)')
+    p.add_argument('--max-visitors', type=_count, metavar='N', help='visitors let in at a time; who comes then is asked to try again later (default: as many as come)')
     p.add_argument('--base-url', default='/', metavar='PATH', help='path under which a proxy shows the page (default: /)')
     p.add_argument('--embed-in', action='append', metavar='ORIGIN', help='let the pages of ORIGIN, such as https://example.org, show this one in a frame; may be given more than once')
 

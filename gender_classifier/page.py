@@ -322,13 +322,13 @@ def csv_bytes(
 
 # %% ../nbs/08_page.ipynb #4c7091bc
 def heat_html(
-    i:int, # Number of the face
-    crop, # uint8 (size,size,3), the face as the model sees it
+    i:int, # Number of the face, 0 if none was found
+    crop, # uint8 (size,size,3), as the model sees it
     evidence, # `Evidence` of it
 )->str:
     "The answer to: what mattered?"
     from gender_classifier.why import draw_evidence, heat_alt, heat_text
-    face = img_html(Image.fromarray(crop).resize((224,224)), f'Face {i} as the model sees it')
+    face = img_html(Image.fromarray(crop).resize((224,224)), f'{f"Face {i}" if i else "The picture"} as the model sees it')
     heat = img_html(draw_evidence(crop, evidence, 224), heat_alt(evidence))
     return f'<div class="gc-heat">{face}{heat}</div><p class="gc-hint">{html.escape(heat_text(evidence))}</p>'
 

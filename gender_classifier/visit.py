@@ -33,7 +33,7 @@ def review_dir(): # `Path`, or None if nothing may be kept
 def _review_line(label, pred, labeller, fn):
     "What is written down about one crop"
     return dict(file=f'{label}/{fn}', label=label, said=pred.decision, probs={k:round(float(v), 4) for k,v in pred.probs.items()}, note=pred.note, consent=True,
-                time=datetime.now(timezone.utc).isoformat(timespec='seconds'), model=labeller.path.stem, model_sha256=labeller.spec.sha256.get('onnx', ''))
+                time=datetime.now(timezone.utc).date().isoformat(), model=labeller.path.stem, model_sha256=labeller.spec.sha256.get('onnx', ''))
 
 def save_review(
     path:Path, # The review folder
@@ -56,7 +56,7 @@ def save_review(
     return fn
 
 # %% ../nbs/09_visit.ipynb #a7529d56
-_CONSENT = """<p>This small picture, what the model said and your answer would be kept on the computer that runs this page, to find and mend the model’s mistakes. Nothing else is, and not your name.</p>"""
+_CONSENT = """<p>This small picture, the model’s name and what it said, your answer and the date would be kept on the computer that runs this page, to find and mend the model’s mistakes. Nothing else is, and not your name.</p>"""
 
 def review_html(
     key:str, # Names the face
@@ -297,11 +297,13 @@ def _find(self:Visit, no):
 @patch
 def _face(self:Visit, key):
     "Number of a face, the `Prediction` with its crop, and the photo; what is said from now on goes under its card"
-    no,_,i = key.partition('.')
+    no = key.partition('.')[0]
     self.slot = f'why-{key}'
     shown = self._find(no)
-    img,pred = shown.img(),shown.result.faces[int(i)-1]
-    return int(i),replace(pred, crop=crops_of(img, [pred], self.labeller.spec)[0]),img
+    faces = {f'{shown.no}.{n}':(n,p) for n,p in enumerate(shown.result.faces, 1)}
+    if key not in faces: raise PictureError('This face', 'there is no such face in the picture', 'is not there')
+    (i,pred),img = faces[key],shown.img()
+    return i,replace(pred, crop=crops_of(img, [pred], self.labeller.spec)[0]),img
 
 # %% ../nbs/09_visit.ipynb #3eb0bcb2
 @patch
@@ -324,7 +326,7 @@ def do_heat(self:Visit, key):
     "What mattered?"
     from gender_classifier.why import find_evidence
     i,pred,_ = self._face(key)
-    self.picker.fill(self.slot, heat_html(i, pred.crop, find_evidence(self.labeller, pred)))
+    self.picker.fill(self.slot, heat_html(i if pred.box else 0, pred.crop, find_evidence(self.labeller, pred)))
 
 @patch
 def do_stable(self:Visit, key):
@@ -376,4 +378,4 @@ def do_right(self:Visit, key):
         self.told.add(key)
     self.picker.fill(self.slot, THANKS)
 
-THANKS = note_html('Thank you. The small picture and your answer were kept, and nothing else.')
+THANKS = note_html('Thank you. The small picture, the model’s name and what it said, your answer and the date were kept, and nothing else.')

@@ -290,6 +290,7 @@ def test_what_mattered_and_does_it_hold(visit, photo, shots):
 def test_a_whole_picture_can_be_asked_about(visit, sky):
     visit.answer(('sky.png', sky))
     assert 'Green places' in visit.ask('What mattered? (face 1)', 'why-1.1')
+    assert visit.page.locator('.gc-heat img').first.get_attribute('alt') == 'The picture as the model sees it'
 
 # ---- files to take away
 

@@ -1,5 +1,6 @@
 "The server that shows the page: what it serves and what not, to whom, and what becomes of its visitors' processes"
 import asyncio, json, os, re, shutil, signal, subprocess, sys, time, uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pytest
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -230,6 +231,22 @@ def test_preheated(model, tmp_path):
         until(lambda: all(ended(o) for o in ks))
     assert 'Traceback' not in (tmp_path/'log.txt').read_text()
 
+@pytest.mark.parametrize('preheat', [0, 1])
+def test_no_more_visitors_than_there_are_places(preheat, model, tmp_path):
+    "However many come at the same time; and whoever leaves makes room"
+    with serving(tmp_path/'log.txt', model, preheat=preheat, max_visitors=2) as (url, p), ThreadPoolExecutor(6) as ex:
+        until(lambda: len(kernels(p)) == preheat)
+        if preheat: time.sleep(4)
+        came = list(ex.map(ask, [url]*6))
+        assert sorted(o[0] for o in came) == [200, 200, 503, 503, 503, 503]
+        for status,headers,body in came:
+            if status == 503: assert b'All places are taken' in body and headers['Retry-After'] == '60' and "frame-ancestors 'self'" in headers['Content-Security-Policy']
+        until(lambda: len(kernels(p)) == 2+preheat)
+        assert get(url)[0] == 503 and get(url+'health')[0] == 200
+        one = next(re.search(rb'"kernelId": "([^"]+)"', o[2])[1].decode() for o in came if o[0] == 200)
+        ask(f'{url}voila/api/shutdown/{one}', b'')
+        assert until(lambda: get(url)[0] == 200) and get(url)[0] == 503
+
 # ---- the server's own manners
 
 def test_port_in_use_and_ctrl_c(server, tmp_path):
@@ -257,7 +274,8 @@ def command(*args, **kwargs):
 def test_wishes_that_cannot_be(tmp_path):
     (tmp_path/'file').touch()
     for args,why in ((['--review', tmp_path/'file'], 'it is a file'), (['--review', '/dev/null/x'], 'cannot be the review folder'), (['--embed-in', 'everyone'], 'no address of a website'),
-                     (['--preheat', '-1'], 'less than 0'), (['--max-upload-mb', '0'], 'less than 1'), (['--ip', '192.0.2.1'], 'Nothing can be served')):
+                     (['--preheat', '-1'], 'less than 0'), (['--max-upload-mb', '0'], 'less than 1'), (['--max-visitors', '0'], 'less than 1'),
+                     (['--port', '70000'], '70000 is no port'), (['--port', '-1'], '-1 is no port'), (['--ip', '192.0.2.1'], 'Nothing can be served')):
         said,rc = command('app', *args)
         assert why in said and rc == 2 and 'Traceback' not in said, said
 
@@ -268,7 +286,8 @@ def test_under_a_path(model, tmp_path):
         status,headers,body = ask(url)
         assert status == 200 and headers['Content-Security-Policy'].endswith("frame-ancestors 'self' https://example.org")
         cfg,root = page_config(url),url[:-len('/user/me/faces/')]
-        assert cfg['baseUrl'] == '/user/me/faces/' and get(root+'/')[0] == 404 and get(f'{url}health')[0] == 200
+        assert cfg['baseUrl'] == '/user/me/faces/' and get(root+'/')[0] == 404
+        assert get(f'{url}health') == get(root+'/health') == (200, b'ok') # as a container's own check asks for it
         assert get(f'{root}{cfg["baseUrl"]}api/kernels/{cfg["kernelId"]}')[0] == 200 and get(f'{root}/api/kernels/{cfg["kernelId"]}')[0] == 404
 
 # ---- in a browser
