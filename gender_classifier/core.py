@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_BYTES', 'MAX_PIXELS', 'FORMATS', 'EXTS', 'STATE', 'LABELS', 'BIG_PAGES', 'PictureError', 'to_rgb', 'open_image',
-           'image_files', 'cache_dir', 'sha256', 'state_folder', 'n_cpus', 'cpu_name', 'in_order', 'read_static',
-           'with_big_pages']
+           'picture_size', 'image_files', 'cache_dir', 'sha256', 'state_folder', 'n_cpus', 'cpu_name', 'in_order',
+           'read_static', 'with_big_pages']
 
 # %% ../nbs/00_core.ipynb #b3a053dd
 import hashlib, io, math, os, stat, sys, warnings
@@ -146,6 +146,13 @@ def open_image(
     img = src if isinstance(src, Image.Image) else _identify(_read_bytes(src, name, max_bytes), name, max_pixels)
     _check_pixels(img, name, max_pixels)
     return _decode(img, name)
+
+# %% ../nbs/00_core.ipynb #782b4239
+def picture_size(
+    fn, # File of a picture
+)->tuple: # Width and height as they are stored, pixels
+    "The size of a picture, from its header; raises `PictureError`"
+    return _identify(_read_bytes(fn, fn, MAX_BYTES), fn, MAX_PIXELS).size
 
 # %% ../nbs/00_core.ipynb #15588043
 EXTS = {'.jpg','.jpeg','.jpe','.jfif','.png','.bmp','.gif','.webp','.tif','.tiff','.heic','.heif','.avif'} # suffixes looked for in folders

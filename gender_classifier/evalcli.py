@@ -63,11 +63,6 @@ def read_to_measure(
     return data._replace(df=df)
 
 # %% ../nbs/42_evalcli.ipynb #06e7f584
-def _side(fn):
-    "Shorter side of a picture, pixels, from its header"
-    from PIL import Image
-    with Image.open(fn) as img: return min(img.size)
-
 def evaluate_learner(
     learn, # fastai's `Learner`
     df, # `fn`, `labels`; see `evaluate_model`
@@ -79,6 +74,7 @@ def evaluate_learner(
     **kwargs, # To `evaluate_scores`
 ): # `Evaluation`
     "Measure a learner on the crops that training would cut"
+    from gender_classifier.core import picture_size
     from gender_classifier.crops import load_crops, make_crops
     from gender_classifier.evaluate import _check_faces, check_labels, evaluate_scores, older, scored, with_bands
     from gender_classifier.export import learner_labels, learner_size
@@ -92,7 +88,7 @@ def evaluate_learner(
     rows,bad = make_crops(df, size, **({'margin':spec['margin']} if 'margin' in spec else {}), cache=cache, n_workers=n_workers, progress=progress)
     if not len(rows): raise ValueError(f'not one of the {len(df)} pictures could be read; the first: {bad.reason.iloc[0]}')
     x = load_crops(rows.crop, n_workers)
-    res = with_bands(scored(rows, learn_probs(learn, x), spec).assign(side=[_side(o) for o in rows.fn], sharpness=[sharpness(o) for o in x]))
+    res = with_bands(scored(rows, learn_probs(learn, x), spec).assign(side=[min(picture_size(o)) for o in rows.fn], sharpness=[sharpness(o) for o in x]))
     return evaluate_scores(res, spec, name, skipped=bad[['fn','reason']].reset_index(drop=True), **kwargs)
 
 # %% ../nbs/42_evalcli.ipynb #885ac51c
