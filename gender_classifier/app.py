@@ -75,7 +75,8 @@ def free_port(
 )->int:
     "The first port from `port` on that is free; raises `ServeError`"
     if not 0<=port<=65535: raise ServeError(f'{port} is no port: they go from 0 to 65535.')
-    for p in range(port, min(port+n, 65536)):
+    n = min(n, 65536-port)
+    for p in range(port, port+n):
         try: socks = bind_sockets(p, ip)
         except OSError as e:
             if e.errno==errno.EADDRINUSE: continue
@@ -132,9 +133,9 @@ class Health(RequestHandler):
 
 # %% ../nbs/03_app.ipynb #ef170546
 FULL = """<!DOCTYPE html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Female, male or neither?</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta http-equiv="refresh" content="5"><title>Female, male or neither?</title>
 <body style="font-family:sans-serif;margin:3em auto;max-width:32em;padding:0 1em"><h1>All places are taken</h1>
-<p>Only so many people can use this page at a time. Please try again in a few minutes.</p></body></html>"""
+<p>Only so many people can use this page at a time. It tries again every few seconds, as long as you leave it open.</p></body></html>"""
 
 class Page(TornadoVoilaHandler):
     "The page, or `FULL` when there are `max_visitors`"
@@ -148,7 +149,7 @@ class Page(TornadoVoilaHandler):
         most = self.settings['max_visitors']
         if most and self._n()>=most:
             self.set_status(503)
-            self.set_header('Retry-After', '60')
+            self.set_header('Retry-After', '5')
             return self.finish(FULL)
         Page.coming.add(self)
         try: await super().get(path)

@@ -245,11 +245,11 @@ def _read_data(args):
     if len(out)>10: _say(f'left out: {len(out)-10} more')
     if not len(df): raise UsageError('none of the pictures could be used')
     split = _split(df, args.valid, args.seed)
-    if n := (split=='').sum(): _say(f'left out: {n:,} training pictures that are copies of validation or test pictures, or of a person in one')
+    if n := ((split=='')|((split=='test')&(df.split!='test'))).sum(): _say(f'left out: {n:,} training pictures that are copies of validation or test pictures, or of a person in one')
     return df.assign(split=split)[split!=''].reset_index(drop=True)
 
 def _split(df, valid, seed):
-    "'train', 'valid' or 'test' for each row: as its data set says, else by picture and person; '' for a training picture that hangs together with another part"
+    "'train', 'valid' or 'test' for each row: as its data set says, else by picture and person; '' for a training picture that hangs together with another part (one data set that names all its parts is taken as it is)"
     import numpy as np
     from gender_classifier.data import check_parts, fill_split, picture_groups
     own = df.source.isin(df.source[df.split=='valid'])|(df.split=='test')

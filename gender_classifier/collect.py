@@ -150,8 +150,9 @@ def take_fairface(
             if isinstance(e, CollectError): raise
             raise CollectError(f'{fn} is damaged, or not of FairFace ({type(e).__name__}): delete it and run this again') from None
     b = pd.DataFrame(rows, columns=['file','age','gender','race']).to_csv(index=False).encode()
-    q._log(csv.name, csv, hashlib.sha256(b).hexdigest(), '')
-    if not csv.exists() or csv.read_bytes()!=b: put_file(csv, b, over=True)
+    if csv.exists() and csv.read_bytes()==b: return
+    q._log(csv.name, csv, hashlib.sha256(b).hexdigest(), '') # first: what is written is known to be ours
+    put_file(csv, b, over=True)
 
 def _ours(csv, split, q):
     "Did this program write a csv? One of a version that did not note it lies with pictures that were taken"

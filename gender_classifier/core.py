@@ -64,7 +64,7 @@ def to_rgb(
 MAX_BYTES  = 64*2**20 # bytes; larger files are refused
 MAX_PIXELS = 100_000_000 # width x height; larger pictures are refused
 FORMATS = ['JPEG','PNG','WEBP','HEIF','AVIF','GIF','BMP','TIFF','JPEG2000','PPM'] # of Pillow; nothing else is opened
-warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\.') # what Pillow thinks of a file, once and not in each thread
+for o in (UserWarning,Image.DecompressionBombWarning): warnings.filterwarnings('ignore', category=o, module=r'PIL\.') # what Pillow thinks of a file, once and not in each thread
 
 def _heif():
     "Teach Pillow to read HEIC/HEIF, once; the import is put off until a picture needs it"
@@ -137,7 +137,7 @@ def _from_array(a, name):
 def open_image(
     src, # Path, bytes, buffer, file object, `PIL.Image`, or an array of shape (height, width, 3), uint8, RGB
     max_bytes:int=MAX_BYTES, # Largest file read, bytes
-    max_pixels:int=MAX_PIXELS, # Largest picture decoded, width x height
+    max_pixels:int=MAX_PIXELS, # Largest picture decoded, width x height; above it stays Pillow's own limit, 179 million
     name:str=None, # What to call the picture in an error; the file's name by default
 )->Image.Image: # Mode RGB, rotated as its EXIF tag says; of an animation the first frame
     "Open any picture the one way this project opens pictures; raises `PictureError`"
@@ -155,7 +155,7 @@ def picture_size(
     return _identify(_read_bytes(fn, fn, MAX_BYTES), fn, MAX_PIXELS).size
 
 # %% ../nbs/00_core.ipynb #15588043
-EXTS = {'.jpg','.jpeg','.jpe','.jfif','.png','.bmp','.gif','.webp','.tif','.tiff','.heic','.heif','.avif'} # suffixes looked for in folders
+EXTS = {'.jpg','.jpeg','.jpe','.jfif','.png','.bmp','.gif','.webp','.tif','.tiff','.heic','.heif','.avif','.jp2','.j2k','.ppm','.pgm','.pbm','.pnm'} # suffixes looked for in folders
 
 def _is_file(p):
     "Is it a file, or in a folder that does not let one see?"

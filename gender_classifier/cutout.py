@@ -20,7 +20,7 @@ from .clean import Journal, with_edits
 from .core import STATE, PictureError, n_cpus, open_image, sha256
 from .crops import crop_key
 from .faces import MARGIN, SCORE, crop_face, find_faces, get_detector, main_face
-from .ingest import csv_columns
+from .ingest import columns_of
 
 # %% ../nbs/19_cutout.ipynb #3eb729a5
 MANY,NONE = ('central','largest','each','skip'),('skip','whole') # what to do with several faces, and with none
@@ -150,8 +150,11 @@ def open_notes(
         other = [f'{k}={v}' for k,v in lines[0].items() if o._asdict().get(k)!=v]
         if other: raise ValueError(f"{dest} holds crops that were cut with {', '.join(other)}: choose the same, or give another folder")
     _,moved,removed,_ = Journal(dest).book.effects()
-    def _gone(c, names): return c['file'] in names and not (Path(dest)/c['file']).exists()
-    res = {e['key']:e for e in lines[1:] if all((Path(dest)/c['file']).exists() or _gone(c, {*moved,*removed}) for c in e['crops'])}
+    def _now(f):
+        while f in moved and not (Path(dest)/f).exists(): f = moved[f]
+        return f
+    def _gone(c, names): return (f:=_now(c['file'])) in names and not (Path(dest)/f).exists()
+    res = {e['key']:e for e in lines[1:] if all((Path(dest)/_now(c['file'])).exists() or _gone(c, removed) for c in e['crops'])}
     return res|{e['key'].split()[0]:e for e in lines[1:] if e['crops'] and all(_gone(c, removed) for c in e['crops'])} # for any label and split
 
 # %% ../nbs/19_cutout.ipynb #b9e117c7
@@ -225,7 +228,7 @@ def _check_dest(df, dest):
     inside = [o for o in df.fn if dest.absolute() in Path(o).absolute().parents]
     if inside: raise ValueError(f'{dest} holds pictures of the data set itself, such as {Path(inside[0]).name}: give another folder')
     fn = dest/'crops.csv'
-    if fn.exists() and 'of' not in csv_columns(fn): raise ValueError(f'{fn} is not of this program, and is left as it is: give another folder')
+    if fn.exists() and 'of' not in columns_of(fn): raise ValueError(f'{fn} is not of this program, and is left as it is: give another folder')
 
 # %% ../nbs/19_cutout.ipynb #b1cc4252
 def _noted_crops(dest):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Ingested', 'folder_label', 'read_folders', 'read_neither', 'utk_fields', 'read_utkface', 'read_celeba', 'band_age',
-           'csv_columns', 'read_fairface', 'read_lfw', 'find_reader', 'concat', 'ingest']
+           'columns_of', 'read_fairface', 'read_lfw', 'find_reader', 'concat', 'ingest']
 
 # %% ../nbs/10_ingest.ipynb #b8991c11
 import re
@@ -220,14 +220,14 @@ def band_age(
     return sum(n)/2 if len(n)==2 else np.nan
 
 # %% ../nbs/10_ingest.ipynb #6e7bda62
-def csv_columns(fn):
+def columns_of(fn):
     "Names of the columns of a csv; none if it is no csv"
     try: return set(pd.read_csv(fn, nrows=0).columns)
     except (OSError, ValueError): return set()
 
 def _fairface_lists(root):
     "The csv files in `root` with the columns of FairFace"
-    return [o for o in sorted(root.glob('*.csv')) if {'file','gender','age'} <= csv_columns(o)]
+    return [o for o in sorted(root.glob('*.csv')) if {'file','gender','age'} <= columns_of(o)]
 
 def _base(root, files):
     "The folder, `root` or below it, that the names in `files` start from"

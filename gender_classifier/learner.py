@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F, torchvision
 from fastai.callback.channelslast import ChannelsLast
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.schedule import *
 from fastai.callback.training import GradientClip
 from fastai.data.transforms import Normalize
@@ -494,7 +494,8 @@ class Checkpoint(Callback):
     order = 90 # after the progress bar
     def __init__(self, fn, lr=None, **kwargs): self.fn,self.start,self.lr,self.kwargs = Path(fn),0,lr,kwargs # how it is trained: another way is another run
     def before_fit(self):
-        if 0<self.start<self.n_epoch: self.write,self.learn.logger = self.learn.logger,noop # no empty line for each epoch that is skipped
+        if self.start>=self.n_epoch: raise CancelFitException # all is done
+        if self.start: self.write,self.learn.logger = self.learn.logger,noop # no empty line for each epoch that is skipped
     def before_epoch(self):
         if not self.start: return
         if self.epoch==self.start: self.learn.logger,self.t0 = self.write,time.time()

@@ -571,3 +571,15 @@ def test_in_jupyterlab(browser, model, photo, project, shots, tmp_path, monkeypa
         assert 'Green places' in v.ask('What mattered? (face 1)', 'why-1.1')
         v.page.screenshot(path=shots/'jupyterlab.png')
         v.page.close()
+
+def test_reload_when_all_places_are_taken(browser, model, tmp_path):
+    "A browser asks for the page before it lets the old one go: so the one that says so tries again by itself"
+    with serving(tmp_path/'log.txt', model, max_visitors=1) as (url, _):
+        page = browser.new_page()
+        ready = page.get_by_role('button', name='I understand')
+        page.goto(url)
+        ready.wait_for(timeout=60_000)
+        page.reload()
+        ready.or_(page.get_by_text('All places are taken')).first.wait_for(timeout=60_000)
+        ready.wait_for(timeout=60_000)
+        page.close()

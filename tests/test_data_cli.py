@@ -141,7 +141,7 @@ def test_train_leaves_out_copies_in_another_data_set(tmp_path, capsys):
     df = _read_data(args)
     part = dict(zip(df.fn.map(lambda o: Path(o).name), df.split))
     assert [part[f'of_{o}.jpg'] for o in one] == ['train', 'valid', 'test'] and 'leak.jpg' not in part
-    assert '1 training pictures that are copies' in capsys.readouterr().err
+    assert '2 training pictures that are copies' in capsys.readouterr().err
     assert set(df.split[df.source == 'free']) >= {'train', 'valid'}
 
 def test_card_keeps_what_a_person_wrote(call, mine):

@@ -240,7 +240,7 @@ def test_no_more_visitors_than_there_are_places(preheat, model, tmp_path):
         came = list(ex.map(ask, [url]*6))
         assert sorted(o[0] for o in came) == [200, 200, 503, 503, 503, 503]
         for status,headers,body in came:
-            if status == 503: assert b'All places are taken' in body and headers['Retry-After'] == '60' and "frame-ancestors 'self'" in headers['Content-Security-Policy']
+            if status == 503: assert b'All places are taken' in body and headers['Retry-After'] == '5' and "frame-ancestors 'self'" in headers['Content-Security-Policy']
         until(lambda: len(kernels(p)) == 2+preheat)
         assert get(url)[0] == 503 and get(url+'health')[0] == 200
         one = next(re.search(rb'"kernelId": "([^"]+)"', o[2])[1].decode() for o in came if o[0] == 200)

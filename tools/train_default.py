@@ -49,8 +49,8 @@ larger sex of the largest source. A crop was scaled by {zoom}, turned by up to 1
 weights averaged (0.998), bf16 autocast. Faces of one name, or whose 128 numbers are nearer than 0.3, are on one side of the split, near copies of faces among them, but for CelebA, whose own split is kept.{split}'''
 OPTIONS = dict(teacher=2., zoom=[.8,1.2], least=.33, leave=None) # of training, as the models in models/ had them; a run's own are in its JSON where they differ
 SPLIT = ''' That does not part all people: 64 of CelebA's 735 held-out faces, 49 of LFW's 938 and 505 of UTKFace's 2,183
-have one nearer than 0.4 among those trained on, most of them in UTKFace, which knows no names, and some will be of the same people. Without these CelebA is at 98.8 %, LFW at 98.0 and UTKFace at 97.0
-(`tools/try_neighbours.py`, with `gender_resnet18`). Pictures without a face were drawn each by itself: of the 735 held out, 49 have a near copy among those trained on.''' # of the pictures as they are divided where nothing is left out
+have one nearer than 0.4 among those trained on; most of these are UTKFace's, which knows no names, and some will be of the same people. Without such faces CelebA is at 98.8 %, LFW at 98.0 and UTKFace at 97.0
+(`tools/try_neighbours.py`, with `gender_resnet18` of November 2026). Pictures without a face were drawn each by itself: of the 735 held out, 49 have a near copy among those trained on.''' # of the pictures as they are divided where nothing is left out
 PUPIL = '; halfway between these and the answers of a larger model lies what this one was asked for' # of a small model
 DOUBTS = '''Some labels of these sets are wrong, and who sees rightly is counted as wrong there. Two readers, both of them general models that look at pictures and not people, looked for such labels in November 2026, and were shown no answer of ours.
 The first saw all 3,856 faces, each with its label and age, and passed over what is merely hard to tell (it had met four of the mistakes before). The second saw, without label and age, what the first had picked out, all 84 mistakes that `gender_resnet18` makes, and 90 faces on which it is right.

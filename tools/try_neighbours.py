@@ -3,12 +3,12 @@
     python tools/try_neighbours.py FACES [--runs runs/default] [--out models/gender_resnet18] [--near 0.35 0.4 0.41 0.45]
 
 FACES and `--runs` are as for `tools/train_default.py`, whose prepared table is taken if it is there. Faces are compared by the 128 numbers of dlib's
-face recognition network (same person: nearer than 0.6, say its authors, of photographs of the kind it knows; most that are nearer than 0.42 here look like one person, hardly any beyond).
+face recognition network. Its authors take 0.6 for the limit of one person; of LFW's nearest pairs, looked at, about half of those below 0.42 are plainly of one person, and hardly any beyond.
 Pictures without a face are compared as `data.picture_groups` does. Faces of ten years and up are judged by the model; two minutes on one core.
 """
 import argparse
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
 from train_default import crops_of, prepared
 from gender_classifier.core import LABELS
 from gender_classifier.data import picture_groups
