@@ -215,11 +215,12 @@ exit status:
 # %% ../nbs/40_cli.ipynb #1b8c284c
 def need(
     *names, # Modules
+    extra:str='train', # What of `pip install ".[…]"` brings them
 ):
     "Raise a `UsageError` that says what to install if one of `names` is missing"
     from importlib.util import find_spec
     missing = [o for o in names if find_spec(o) is None]
-    if missing: raise UsageError(f"this needs {', '.join(missing)}, which come with this, in the project's folder: pip install -c constraints.txt \".[train]\"")
+    if missing: raise UsageError(f"this needs {', '.join(missing)}, which come with this, in the project's folder: pip install -c constraints.txt \".[{extra}]\"")
 
 TRAIN_PACKAGES = 'torch','torchvision','fastai','pandas','sklearn','safetensors','onnx','onnxscript'
 

@@ -10,7 +10,7 @@ __all__ = ['COMPARE_FEATURES', 'match_tables', 'mcnemar', 'paired_difference', '
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from fastcore.basics import ifnone, listify, patch
+from fastcore.basics import ifnone, patch
 from scipy.stats import binomtest, false_discovery_control, norm
 from .evaluate import ANSWERS, check_scored
 

@@ -11,7 +11,6 @@ import base64, html, io, json
 from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, pandas as pd
-from fastcore.basics import ifnone
 from .core import PictureError, open_image
 from .evaluate import ece, label_metrics, older, pct, plot_curves
 from .fairness import gaps, group_name as _group

@@ -12,7 +12,7 @@ __all__ = ['AGE_EDGES', 'ANSWERS', 'SIDES', 'SHARPNESS', 'FEATURES', 'age_band',
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from fastcore.basics import ifnone, listify
+from fastcore.basics import ifnone
 from .inference import decide_many
 from .intervals import auc, balanced, macro_f1, rate, wilson
 

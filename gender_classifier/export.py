@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, torch, torchvision
 from fastai.vision.all import (AdaptiveConcatPool2d, BCEWithLogitsLossFlat, CategoryBlock, CrossEntropyLossFlat, DataBlock, Flatten, ImageBlock,
     IndexSplitter, Learner, MultiCategoryBlock, Normalize, Resize, vision_learner)
-from fastcore.basics import ifnone, listify
+from fastcore.basics import listify
 from .core import sha256
 from .evaluate import md_table
 from .faces import DETECTOR, MARGIN

@@ -8,7 +8,6 @@ __all__ = ['Ingested', 'folder_label', 'read_folders', 'read_neither', 'utk_fiel
 
 # %% ../nbs/10_ingest.ipynb #b8991c11
 import re
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np, pandas as pd

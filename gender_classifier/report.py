@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .balance import GROUP_TITLES, balance

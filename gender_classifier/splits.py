@@ -254,7 +254,7 @@ def _changeable(df):
     "Training pictures with a label"
     return (df.labels!='').to_numpy()&((df.split=='train').to_numpy() if 'split' in df and (df.split=='train').any() else True)
 
-def _undersample(df, cells, groups, ok, values, seed):
+def _undersample(cells, groups, ok, values, seed):
     "Which rows stay, so that each label is as frequent as the rarest one of its group"
     keep,rng = ~ok,np.random.default_rng(seed)
     for g in pd.unique(groups[ok]):
@@ -285,4 +285,4 @@ def balance_rows(
     cells,groups = _cells(df, by, within)
     ok = _changeable(df)
     if how=='weights': return df.assign(weight=_weigh(cells, groups, ok))
-    return df[_undersample(df, cells, groups, ok, pd.unique(_column(df, by)[ok]), seed)].reset_index(drop=True)
+    return df[_undersample(cells, groups, ok, pd.unique(_column(df, by)[ok]), seed)].reset_index(drop=True)

@@ -50,7 +50,6 @@ def body_features(
 # %% ../nbs/25_suspects.ipynb #17cc0580
 def hog_features(
     crops:np.ndarray, # uint8 (n, side, side, 3), RGB
-    progress:bool=True, # Not used: this is quick
 )->np.ndarray: # float32 (n, 1764)
     "Histograms of oriented gradients (Dalal and Triggs, 2005) of `crops` at 64 pixels: nothing in them was ever trained"
     hog = cv2.HOGDescriptor((64,64), (16,16), (8,8), (8,8), 9)
@@ -67,7 +66,7 @@ def _features(features, get, n, progress):
     if isinstance(features, str) and features not in FEATURES: raise ValueError(f"features are 'body', 'hog', a function of crops or an array, not {features!r}")
     f = FEATURES[features] if isinstance(features, str) else features
     if not callable(f): return np.asarray(f, np.float32)
-    kw = dict(progress=False) if f in FEATURES.values() else {}
+    kw = dict(progress=False) if f is body_features else {}
     return np.concatenate([f(get(o), **kw) for o in _bar(_chunks(n), progress)])
 
 # %% ../nbs/25_suspects.ipynb #b431889e

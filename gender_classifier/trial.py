@@ -14,7 +14,6 @@ import numpy as np, torch
 import torch.nn.functional as F
 from fastai.callback.core import Callback
 from fastai.callback.training import GradientClip
-from fastai.data.transforms import Normalize
 from fastai.layers import ConvLayer, MergeLayer, SequentialEx
 from fastai.learner import Learner
 from fastai.torch_core import TensorImage

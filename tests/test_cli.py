@@ -1,7 +1,8 @@
 "The command line as a person or a script meets it: in a process of its own"
-import csv, io, json, os, signal, subprocess, sys, time
+import argparse, csv, io, json, os, signal, subprocess, sys, time
 import pytest
 from PIL import Image
+from gender_classifier.cli import parser
 from gender_classifier.inference import Labeller, ModelError, default_model, synth_model
 
 columns = 'file,face,x,y,w,h,decision,p_female,p_male,note'.split(',')
@@ -100,10 +101,17 @@ def test_a_photo_is_never_overwritten(model, photos):
     assert rc == 2 and 'would overwrite a picture' in err
     assert (photos/'a_red.png').read_bytes() == before
 
+def commands(p, *names):
+    "The words of each command below a parser"
+    for a in p._actions:
+        for k, v in a.choices.items() if isinstance(a, argparse._SubParsersAction) else (): yield *names, k; yield from commands(v, *names, k)
+
 def test_help_is_quick_and_complete(call):
-    for args in ([], ['label'], ['train'], ['export'], ['app'], ['doctor']):
+    found = [(), *commands(parser())]
+    assert ('quantize',) in found and ('data', 'check') in found
+    for args in found:
         rc, out, err = call(*args, '--help')
-        assert (rc, err) == (0, '') and 'usage: gender_classifier' in out
+        assert (rc, err) == (0, '') and ' '.join(['usage: gender_classifier', *args]) in out
     secs = []
     for _ in range(5):
         t = time.perf_counter()

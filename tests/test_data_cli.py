@@ -32,17 +32,6 @@ def files(path): return {o.relative_to(path).as_posix(): (sha256(o), o.stat().st
 
 def names(truth, issue): return {Path(o).name for o in truth.fn[truth.issue == issue]}
 
-def test_help_of_each(call):
-    for args in ([], *([o] for o in 'get check apply undo history card crop split'.split())):
-        rc, out, err = call(*args, '--help')
-        assert (rc, err) == (0, '') and 'usage: gender_classifier data' in out
-
-def test_help_loads_nothing_heavy(tmp_path):
-    heavy = ['torch', 'fastai', 'pandas', 'sklearn', 'cv2', 'numpy']
-    c = f'import sys\nfrom gender_classifier.cli import parser\nparser()\nprint([o for o in {heavy!r} if o in sys.modules])'
-    p = subprocess.run([sys.executable, '-c', c], capture_output=True, text=True, cwd=tmp_path)
-    assert p.stdout.strip() == '[]', p.stdout+p.stderr
-
 def test_check_says_what_is_wrong(call, messy, tmp_path):
     path, truth = messy
     rc, out, err = call('check', path, '--json', tmp_path/'r.json', '--csv', tmp_path/'r.csv', '--html', tmp_path/'r.html')

@@ -24,16 +24,6 @@ def draw(path, n=12, wrong=2, seed=0):
 @pytest.fixture
 def data(tmp_path): return draw(tmp_path/'data')
 
-def test_help_of_each(call):
-    for o in ('evaluate', 'compare', 'calibrate', 'study'):
-        rc, out, err = call(o, '--help')
-        assert (rc, err) == (0, '') and f'usage: gender_classifier {o}' in out
-
-def test_help_loads_nothing_heavy(tmp_path):
-    c = 'import sys\nfrom gender_classifier.cli import parser\nparser()\nprint([o for o in ("torch","pandas","sklearn","numpy","fairlearn") if o in sys.modules])'
-    p = subprocess.run([sys.executable, '-c', c], capture_output=True, text=True, cwd=tmp_path)
-    assert p.stdout.strip() == '[]', p.stdout+p.stderr
-
 def test_measuring_loads_no_torch(model, data):
     "Modules of measuring do without torch and fastai; only the reading of data may load them"
     c = ('import sys\nimport gender_classifier.evaluate, gender_classifier.fairness, gender_classifier.calibrate, gender_classifier.robust, gender_classifier.compare, '
