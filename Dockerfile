@@ -16,5 +16,5 @@ USER visitor
 WORKDIR /home/visitor
 ENV PATH=/opt/app/bin:$PATH GENDER_CLASSIFIER_CACHE=/opt/cache PYTHONUNBUFFERED=1 PORT=8866 APP_OPTIONS=""
 EXPOSE 8866
-HEALTHCHECK --interval=30s --timeout=10s --start-period=20s CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=5)"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=20s CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['PORT'] + '/health', timeout=5)"]
 CMD ["sh", "-c", "exec gender_classifier app --ip 0.0.0.0 --port $PORT $APP_OPTIONS"]

@@ -1,14 +1,12 @@
 "What the tests share. Tests that need what this machine does not have are skipped, with the reason."
-import os, shutil
+import os, shutil, subprocess
 from pathlib import Path
 import pytest
+from surroundings import beside, root, said, surroundings
 
-root = Path(__file__).absolute().parents[1]
-beside = root.parent/'shared'  # where a machine keeps data that is not ours to commit
-
-for k, v in {'GENDER_CLASSIFIER_YUNET': 'models/face_detection_yunet_2023mar.onnx', 'GENDER_CLASSIFIER_DATA': 'data'}.items():
-    if (beside/v).exists(): os.environ.setdefault(k, str(beside/v))
-os.environ.setdefault('OMP_NUM_THREADS', '1')
+env = surroundings(os.environ)
+for k in set(os.environ)-set(env): del os.environ[k]
+os.environ.update(env)
 
 @pytest.fixture(scope='session')
 def project(): return root
@@ -30,7 +28,7 @@ def call(capfd):
         except SystemExit as e: rc = e.code
         out, err = capfd.readouterr()
         assert 'Traceback' not in out+err, out+err
-        return rc, out, err
+        return rc, out, said(err)
     return _call
 
 @pytest.fixture(scope='session')
@@ -50,7 +48,7 @@ def shots():
 def chromium():
     "The browser's executable"
     for o in ('chromium', 'chromium-browser', 'google-chrome', 'chrome'):
-        if fn := shutil.which(o): return fn
+        if (fn := shutil.which(o)) and subprocess.run([fn, '--version'], capture_output=True).returncode == 0: return fn # a stub that only says what to install does not run
     pytest.skip('no chromium here, so no test in a browser')
 
 @pytest.fixture(scope='module')

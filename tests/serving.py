@@ -1,5 +1,5 @@
 "What the tests of the page and of its server share: a server in a process of its own, and what is asked of it"
-import json, os, re, signal, subprocess, sys, time, urllib.error, urllib.request
+import json, os, re, signal, subprocess, sys, threading, time, urllib.error, urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +16,17 @@ def serving(log, model=None, python=sys.executable, pre='', env=None, **kwargs):
     with open(log, 'w') as err:
         p = subprocess.Popen([str(python), '-c', code], stdout=subprocess.PIPE, stderr=err, text=True, env=os.environ | (env or {}))
         try:
-            p.said = ''
+            p.said,timer = '',threading.Timer(120, p.kill) # one that hangs is ended: then there is nothing more to read
+            timer.start()
             while 'The page is at http' not in p.said:
                 line = p.stdout.readline()
                 assert line, p.said + Path(log).read_text()
                 p.said += line
+            timer.cancel()
             yield re.search(r'The page is at (http\S+)', p.said)[1], p
-        finally: kill(p)
+        finally:
+            timer.cancel()
+            kill(p)
 
 def ask(url, data=None, headers=None, method=None):
     "Status, headers and body"

@@ -67,6 +67,8 @@ good = {  # name: (how it is made, what the small model makes of it)
     'grey.jpg':    (lambda fn: red.convert('L').save(fn), 'neither'),
     'web.webp':    (lambda fn: red.save(fn), 'female'),
     'old.bmp':     (lambda fn: red.save(fn), 'female'),
+    'scan.jp2':    (lambda fn: red.save(fn), 'female'),
+    'raw.ppm':     (lambda fn: red.save(fn), 'female'),
     'UPPER.JPG':   (lambda fn: red.save(fn, 'JPEG'), 'female'),
     'png.jpg':     (lambda fn: red.save(fn, 'PNG'), 'female'),
     'pixel.png':   (lambda fn: red.resize((1, 1)).save(fn), 'female'),

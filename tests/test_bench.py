@@ -272,9 +272,10 @@ def test_memory_is_its_own(fake, faces, monkeypatch):
     assert 200 < r.mb < 350 and here.sum() > 0
 
 def test_answer_of_another_picture_is_none(tmp_path):
-    (tmp_path/'liar.py').write_text('import sys, json\nfor l in sys.stdin: print(json.dumps(dict(file="other", faces=[])), flush=True)')
+    (tmp_path/'liar.py').write_text(f'import sys, json\nfor l in sys.stdin: open({str(tmp_path/"asked")!r}, "w"); print(json.dumps(dict(file="other", faces=[])), flush=True)')
     with pytest.raises(PeerError, match='did not answer'):
-        with Runner(other_peer('liar', [sys.executable, str(tmp_path/'liar.py')]), timeout=.5) as r: r.ask('x.jpg')
+        with Runner(other_peer('liar', [sys.executable, str(tmp_path/'liar.py')]), timeout=5) as r: r.ask('x.jpg')
+    assert (tmp_path/'asked').exists()
 
 def test_damaged_model(bench, call, faces, model, tmp_path):
     "Of the second of two only its row tells; without the first there is nothing to compare with"

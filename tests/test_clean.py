@@ -573,14 +573,15 @@ def test_busy(data):
 def test_opened_while_another_applies(data):
     "What another process has begun is left to it"
     choose(data, None)
-    r, w = os.pipe()
+    (r, w), (go, on) = os.pipe(), os.pipe()
     pid = os.fork()
     if not pid:
         old = os.link
         def slow(*a, **kw):
             old(*a, **kw)
+            os.link = old
             os.write(w, b'x')
-            time.sleep(.3)
+            os.read(go, 1)
         os.link = slow
         Journal(data).apply()
         os._exit(0)
@@ -589,6 +590,7 @@ def test_opened_while_another_applies(data):
         warnings.simplefilter('error')
         j = Journal(data)
         assert set(j.history().state) == {'unfinished'}
+        os.write(on, b'x')
         assert os.waitpid(pid, 0)[1] == 0
         assert set(j.history().state) == {'applied'} and len(j.removed) == 3
 

@@ -2,6 +2,7 @@
 import argparse, csv, io, json, os, signal, subprocess, sys, time
 import pytest
 from PIL import Image
+from surroundings import said
 from gender_classifier.cli import parser
 from gender_classifier.inference import Labeller, ModelError, default_model, synth_model
 
@@ -33,7 +34,7 @@ def run(*args, **kwargs):
     "Exit status, standard output and standard error"
     p = start(*args, **kwargs)
     out, err = p.communicate(timeout=900)
-    out, err = out.decode('utf-8', 'surrogateescape'), err.decode()
+    out, err = out.decode('utf-8', 'surrogateescape'), said(err.decode())
     assert 'Traceback' not in out+err, out+err
     return p.returncode, out, err
 
@@ -45,6 +46,11 @@ def test_lines(model, photos):
     assert [o.split()[:2] for o in out.splitlines()] == [[str(photos/'a_red.png'), 'female'], [str(photos/'b_blue.png'), 'male'],
         [str(photos/'below/d_blue.jpg'), 'male'], [str(photos/'c_gray.png'), 'neither']]
     assert err == '4 photos, 0 faces: 1 female, 2 male, 1 neither\n'
+
+def test_an_older_detector_is_told_of(model, photos, tmp_path):
+    p = start('label', photos/'a_red.png', '--model', model, env={**os.environ, 'GENDER_CLASSIFIER_YUNET': str(tmp_path/'nowhere.onnx')})
+    out, err = p.communicate(timeout=120)
+    assert p.returncode == 0 and b'female' in out and b'YuNet is not to be had' in err and b'Haar' in err
 
 def test_csv_file_and_stdout(call, model, photos, tmp_path):
     rc, out, err = call('label', photos, '--csv', tmp_path/'labels.csv', '--model', model)
@@ -125,15 +131,15 @@ def test_ctrl_c_is_quiet(model, photos):
     assert b'female' in p.stdout.readline()
     p.send_signal(signal.SIGINT)
     out, err = p.communicate(timeout=20)
-    assert (p.returncode, err) == (130, b'')
+    assert (p.returncode, said(err.decode())) == (130, '')
 
 def test_broken_pipe_is_quiet(model, photos):
     for how in ([], ['--csv', '-'], ['--json']):
         p = start('label', *['a_red.png']*20_000, '--model', model, *how, cwd=photos)
         assert p.stdout.readline()
         p.stdout.close()
-        err = p.stderr.read()
-        assert (p.wait(20), err) == (141, b''), how
+        err = said(p.stderr.read().decode())
+        assert (p.wait(20), err) == (141, ''), how
 
 def test_odd_names(model, tmp_path):
     "A line break, a colour code, letters of many scripts, bytes that are no letters, a comma and a quote, a leading dash"

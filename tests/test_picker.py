@@ -1,9 +1,9 @@
 "The picture picker in a real browser, Chromium, in a small notebook of its own on the real server"
-import base64, hashlib, io, json, re
+import base64, hashlib, io, json, re, time
 from pathlib import Path
 import nbformat, pytest
 from PIL import Image
-from serving import serving
+from serving import serving, until
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed, so no test in a browser')
 pytest.importorskip('anywidget')
@@ -261,11 +261,13 @@ def test_snapshot_and_live(visit):
     assert (e['name'], e['live'], e['format']) == ('camera 1.jpg', False, 'JPEG') and 100 < max(e['size']) <= 1600
     visit.button('Start live labelling').click()
     visit.page.locator('.gc-picker-live').wait_for()
-    visit.page.wait_for_timeout(2200)
+    start = time.monotonic()
+    until(lambda: len(visit.log()) >= visit.seen+3)
     visit.button('Stop live labelling').click()
-    visit.page.wait_for_timeout(600)
+    took = time.monotonic()-start
+    visit.page.wait_for_timeout(1500)
     es = visit.log()[visit.seen:]
-    assert 3 <= len(es) <= 6 and {(o['name'], o['live'], o['batch']) for o in es} == {('live', True, e['batch']+1)}
+    assert 3 <= len(es) <= took/.5+2 and {(o['name'], o['live'], o['batch']) for o in es} == {('live', True, e['batch']+1)}
     visit.seen += len(es)
     visit.page.wait_for_timeout(1100)
     assert len(visit.log()) == visit.seen

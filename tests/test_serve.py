@@ -133,7 +133,7 @@ def _msg(kind, content, channel='shell', **kwargs):
     header = dict(msg_id=uuid.uuid4().hex, msg_type=kind, username='', session=uuid.uuid4().hex, version='5.3', date='2026-01-01T00:00:00Z')
     return json.dumps(dict(channel=channel, header=header, parent_header={}, metadata={}, content=content, **kwargs))
 
-async def _answers(url, kernel, *msgs, seconds=10):
+async def _answers(url, kernel, *msgs, seconds=60):
     "The kinds of messages that come back to `msgs`, until a question after them is answered"
     sock,kinds = await _connect(url, kernel, url.rstrip('/')),[]
     try:
@@ -180,7 +180,7 @@ QUICK = """
 old = a.voila_config
 def quick(*args, **kwargs):
     c = old(*args, **kwargs)
-    c.MappingKernelManager.update(cull_idle_timeout=2, cull_interval=1)
+    c.MappingKernelManager.update(cull_idle_timeout=2, cull_interval=4)
     return c
 a.voila_config = quick
 """
@@ -189,7 +189,7 @@ def test_processes_wait_and_end(model, tmp_path):
     "One that waits for its visitor stays, one whose visitor never came does not, and one who came has time to connect"
     with serving(tmp_path/'log.txt', model, pre=QUICK, preheat=1) as (url, p):
         first = until(lambda: kernels(p))[0]
-        time.sleep(8) # much longer than idle processes are kept here
+        time.sleep(12) # much longer than idle processes are kept here
         assert first.is_running()
         kernel = page_config(url)['kernelId']
         assert get(f'{url}api/kernels/{kernel}')[0] == 200 # not ended in the moment it is handed over
@@ -220,9 +220,9 @@ def test_preheated(model, tmp_path):
         time.sleep(4)
         env = kernels(p)[0].environ()
         assert env['GENDER_CLASSIFIER_MAX_UPLOAD_MB'] == '7' and env['OMP_NUM_THREADS'] == '1'
-        waiting = {o.pid for o in kernels(p)}
+        waiting = ' '.join(word for o in kernels(p) for word in o.cmdline())
         ids = {page_config(url)['kernelId']}
-        assert waiting & {o.pid for o in kernels(p)} == waiting # the first visitor got one that was there
+        assert all(o in waiting for o in ids) # the first visitor got one that was there
         for _ in range(3): ids.add(page_config(url)['kernelId'])
         assert len(ids) == 4
         ks = kernels(p)
@@ -256,7 +256,7 @@ def test_port_in_use_and_ctrl_c(server, tmp_path):
         ks,t = kernels(p),time.time()
         p.send_signal(signal.SIGINT)
         assert p.wait(30) == 0 and p.stdout.read().strip() == ''
-        assert all(ended(o) for o in ks) and time.time()-t < 10
+        assert all(ended(o) for o in ks) and time.time()-t < 20
 
 def test_review(model, tmp_path):
     "The folder is made, said, and named to the visitors' processes"

@@ -2,6 +2,7 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
+from surroundings import said
 for o in ('torch', 'fastai', 'pandas', 'sklearn', 'filelock'): pytest.importorskip(o, reason=f'the package {o}, which a study needs, is not installed')
 from gender_classifier.atomic import JournalError
 from gender_classifier.study import about_study, load_configs, md_report, read_results, run_id, run_study, settings, study_runs, study_state
@@ -112,7 +113,7 @@ def test_command(faces, tmp_path):
         os.killpg(p.pid, signal.SIGINT) # as a terminal does
         said,err = p.communicate(timeout=60)
     finally: p.kill()
-    assert p.returncode==130 and err=='' and '1 of 2  cnn6-adam-0.001, seed 0: accuracy' in said and 'Written: ' in said
+    assert p.returncode==130 and said(err)=='' and '1 of 2  cnn6-adam-0.001, seed 0: accuracy' in said and 'Written: ' in said
     md = (out/'README.md').read_text()
     assert '1 of 2 runs are done.' in md and str(faces) not in md and str(tmp_path) not in md and (out/'study.png').stat().st_size>5000
     res = subprocess.run(command(fn, '--out', out, '--list'), cwd=REPO, env=env, capture_output=True, text=True)

@@ -1,5 +1,5 @@
 "What `make` calls: the checks find what they are for, README.md is made as it should be, the sum is right"
-import importlib.util, json, subprocess, sys
+import importlib.util, json, os, subprocess, sys
 import pytest
 
 @pytest.fixture(scope='module')
@@ -52,6 +52,24 @@ def test_sum(tool, tmp_path):
     (tmp_path/'test_it.py').write_text('import pytest\ndef test_a(): pass\ndef test_b(): assert 0\ndef test_c(): pytest.skip("why")\ndef test_d(nothing): pass')
     subprocess.run([sys.executable, '-m', 'pytest', '-q', f'--junitxml={xml}', tmp_path], capture_output=True)
     assert counts(xml) == (1, 2, 1)
+
+def test_versions_of_the_list(tool):
+    "A build for processors alone is the same version; what holds for one Python only says so; what is not there is named"
+    from types import SimpleNamespace as N
+    lock = tool('lock')
+    def pin(version, python): return lock.pin('a', N(version=version, metadata={'Requires-Python': python}))
+    assert pin('2.14.1+cpu', '>=3.10') == 'a==2.14.1' and pin('1.0', '>=3.12') == 'a==1.0; python_full_version >= "3.12"'
+    assert lock.lacking(('dev',)) == []
+
+@pytest.mark.skipif(sys.platform=='win32', reason='a shell of Unix is needed')
+def test_environments_are_made_by_a_new_enough_python(project, tmp_path):
+    def mkenv(path, **env): return subprocess.run([project/'tools/mkenv', path], capture_output=True, text=True, env={**os.environ, **env}, timeout=60)
+    res = mkenv(tmp_path/'env', PYTHON='false')
+    assert res.returncode == 1 and 'PYTHON=false is not a Python of version 3.11 or newer' in res.stderr and not (tmp_path/'env').exists()
+    (old := tmp_path/'python3').write_text('#!/bin/sh\nexit 1\n')
+    old.chmod(0o755)
+    res = mkenv(tmp_path/'env', PYTHON=str(old))
+    assert res.returncode == 1 and str(old) in res.stderr
 
 @pytest.mark.skipif(sys.platform=='win32', reason='the tool tells the load of the machine, which Windows does not')
 def test_networks_alone_are_timed(project, tmp_path):

@@ -1,5 +1,5 @@
 "Print constraints.txt from the environment this runs in: the exact versions of everything the project asks for, and of what those ask for"
-import re
+import re, sys
 from importlib.metadata import distribution, PackageNotFoundError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -27,11 +27,19 @@ def walk(name, extras=(), seen=None):
     return seen
 
 def pin(name, dist):
-    "The line for `dist`; one that is not for every Python is pinned for its own only"
+    "The line for `dist`, without the mark of a build such as +cpu; one that is not for every Python is pinned for its own only"
     spec = SpecifierSet(dist.metadata['Requires-Python'] or '')
     own = sorted(f'python_full_version {o.operator} "{o.version}"' for o in spec)
-    return f'{name}=={dist.version}' + ('' if all(o in spec for o in pythons) else f'; {" and ".join(own)}')
+    return f'{name}=={dist.version.split("+")[0]}' + ('' if all(o in spec for o in pythons) else f'; {" and ".join(own)}')
+
+def lacking(extras):
+    "What the project asks for and is not installed here"
+    def there(name):
+        try: return bool(distribution(name))
+        except PackageNotFoundError: return False
+    return [o.name for o in requires(distribution('gender_classifier'), extras) if not there(o.name)]
 
 if __name__ == '__main__':
+    if no := lacking(('dev', 'distill')): sys.exit(f'not installed here, so no list: {", ".join(no)}. First: pip install -c constraints.txt -e ".[dev,distill]"')
     dists = {n: d for (n, _), d in walk('gender_classifier', ('dev', 'distill')).items() if not skip.match(n)}
     print(head, *(pin(*o) for o in sorted(dists.items())), sep='\n')

@@ -1,20 +1,22 @@
 "Run every check, notebook and test, whatever fails on the way. Arguments are nbdev flags (slow, cuda); the last line is the sum"
 import os, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
 import check, readme
 
 root = check.root
-limit = 900  # seconds for one notebook
+limit,limit_tests = 900,3600  # seconds for one notebook, and for all tests
 
+sys.path.insert(0, str(root/'tests'))
+
+@cache
 def env():
-    "The environment of the tests: one thread each, and the detector and data that lie beside the checkout, if they do"
-    res = dict(os.environ, OMP_NUM_THREADS='1')
-    for k, v in {'YUNET': 'models/face_detection_yunet_2023mar.onnx', 'DATA': 'data'}.items():
-        if (fn := root.parent/'shared'/v).exists(): res.setdefault(f'GENDER_CLASSIFIER_{k}', str(fn))
-    return res
+    "The environment of the tests, made once"
+    from surroundings import surroundings
+    return surroundings(os.environ)
 
 def run(args, **kwargs): return subprocess.run([sys.executable, *map(str, args)], cwd=root, env=env(), stdin=subprocess.DEVNULL, **kwargs)
 
@@ -45,7 +47,9 @@ def test_pytest():
     "How many tests of tests/ pass, fail and are skipped"
     with tempfile.TemporaryDirectory() as tmp:
         xml = Path(tmp)/'report.xml'
-        rc = run(['-m', 'pytest', '-q', '-rs', '--durations=5', f'--junitxml={xml}', 'tests']).returncode
+        args = ['-m', 'pytest', '-q', '-rs', '--durations=5', '-o', 'faulthandler_timeout=600', f'--junitxml={xml}', 'tests']
+        try: rc = run(args, timeout=limit_tests).returncode
+        except subprocess.TimeoutExpired: rc = f'stopped after {limit_tests} s'; print(rc, flush=True)
         passed, failed, skipped = counts(xml)
     return passed, failed or int(rc not in (0, 5)), skipped
 
