@@ -1,4 +1,4 @@
-"""Train the models in models/ from scratch: each took ten minutes on a GPU, beside two other runs; on two cores with AMX the larger would take two and a half hours. `make model FACES=…` makes the first call, `make small` the second.
+"""Train the models in models/ from scratch: each took ten minutes on a GPU, beside two other runs; on two cores with AMX the larger takes 2.4 hours (measured; models/trials.md). `make model FACES=…` makes the first call, `make small` the second.
 
     pip install -c constraints.txt -e ".[train,distill]"
     python tools/train_default.py FACES     # the default model
