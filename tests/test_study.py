@@ -111,9 +111,9 @@ def test_command(faces, tmp_path):
     try:
         wait_for(lambda: (out/'long-s0'/'history.json').exists() or p.poll() is not None)
         os.killpg(p.pid, signal.SIGINT) # as a terminal does
-        said,err = p.communicate(timeout=60)
+        printed,err = p.communicate(timeout=60)
     finally: p.kill()
-    assert p.returncode==130 and said(err)=='' and '1 of 2  cnn6-adam-0.001, seed 0: accuracy' in said and 'Written: ' in said
+    assert p.returncode==130 and said(err)=='' and '1 of 2  cnn6-adam-0.001, seed 0: accuracy' in printed and 'Written: ' in printed
     md = (out/'README.md').read_text()
     assert '1 of 2 runs are done.' in md and str(faces) not in md and str(tmp_path) not in md and (out/'study.png').stat().st_size>5000
     res = subprocess.run(command(fn, '--out', out, '--list'), cwd=REPO, env=env, capture_output=True, text=True)
