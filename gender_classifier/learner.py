@@ -6,7 +6,7 @@
 __all__ = ['OPTS', 'ARCHS', 'has_fast_bf16', 'Bf16', 'Im2Col', 'PoolFirst', 'FusedAdam', 'AdamW', 'get_opt', 'find_lr',
            'SmoothBCE', 'kind_weights', 'undersample', 'resnet18_small', 'WeightsError', 'get_arch', 'face_weights',
            'load_body', 'face_learner', 'is_multi', 'face_metrics', 'balanced_accuracy_multi', 'balanced_multi', 'EMA',
-           'ProgressiveResize', 'Checkpoint', 'fit_resumable', 'EpochCSV', 'learn_probs']
+           'ProgressiveResize', 'Checkpoint', 'GoingOn', 'fit_resumable', 'EpochCSV', 'learn_probs']
 
 # %% ../nbs/21_learner.ipynb #9880ee02
 import hashlib, os, random, time
@@ -25,7 +25,7 @@ from fastai.optimizer import Adam, Optimizer, RMSProp, SGD
 from fastai.torch_core import default_device, set_seed
 from fastai.vision.core import imagenet_stats
 from fastai.vision.learner import vision_learner
-from fastcore.basics import noop
+from fastcore.basics import noop, patch
 from fastcore.foundation import L
 from torch import nn
 from torch.optim.adamw import adamw
@@ -491,18 +491,8 @@ def _set_rng_state(dls, s):
 # %% ../nbs/21_learner.ipynb #c02d03df
 class Checkpoint(Callback):
     "Save the whole state of a run after each epoch, for `fit_resumable`"
-    order = 90 # after the progress bar
+    order = 90
     def __init__(self, fn, lr=None, **kwargs): self.fn,self.start,self.lr,self.kwargs = Path(fn),0,lr,kwargs # how it is trained: another way is another run
-    def before_fit(self):
-        if self.start>=self.n_epoch: raise CancelFitException # all is done
-        if self.start: self.write,self.learn.logger = self.learn.logger,noop # no empty line for each epoch that is skipped
-    def before_epoch(self):
-        if not self.start: return
-        if self.epoch==self.start: self.learn.logger,self.t0 = self.write,time.time()
-        bar,t = getattr(getattr(self.learn, 'progress', None), 'mbar', None),time.time()
-        if not bar: return
-        bar.main_bar.wait_for,bar.main_bar.start_t = 0,t-(t-self.t0)*self.epoch/max(self.epoch-self.start, 1) # it took the skipped epochs for quick ones
-        bar.update(self.epoch)
     def after_epoch(self):
         if self.epoch<self.start: return # skipped: it is done already
         ema,opt = _ema(self.learn),self.opt.state_dict()
@@ -519,24 +509,42 @@ class Checkpoint(Callback):
         how = dict(lr=_plain(learn.lr if self.lr is None else self.lr), options={k:_plain(v) for k,v in self.kwargs.items()}, opt=_opt_name(learn.opt_func), wd=_plain(learn.wd), ema=_ema(learn) is not None)
         return dict(epochs=n_epoch, batches=len(learn.dls.train), parameters=sum(o.numel() for o in learn.model.parameters()), data=data)|how
 
-    def _read(self, learn):
-        "The saved state; nothing but numbers is unpickled"
-        try: return torch.load(self.fn, map_location=learn.dls.device, weights_only=True)
-        except Exception as e: raise ValueError(f'{self.fn} is damaged ({type(e).__name__}). Delete it to start again.') from None
+# %% ../nbs/21_learner.ipynb #1be60f72
+@patch
+def _read(self:Checkpoint, learn):
+    "The saved state; nothing but numbers is unpickled"
+    try: return torch.load(self.fn, map_location=learn.dls.device, weights_only=True)
+    except Exception as e: raise ValueError(f'{self.fn} is damaged ({type(e).__name__}). Delete it to start again.') from None
 
-    def restore(self, learn, n_epoch):
-        "Put a saved state back; gives the epoch to start with"
-        s,now = self._read(learn),self._run(learn, n_epoch)
-        other = [k for k,v in s['run'].items() if now.get(k)!=v] # older files say less
-        if other: raise ValueError(f'{self.fn} is of another run: '+', '.join(f'{k} {s["run"][k]}, not {now.get(k)}' for k in other)+'. Delete it to start again.')
-        learn.model.load_state_dict(s['model'])
-        learn.create_opt()
-        learn.opt.load_state_dict(dict(state=s['opt']['state'], hypers=L(s['opt']['hypers'])))
-        ema = _ema(learn)
-        if ema and s['ema']: (ema.avg,ema.n),ema.restored = s['ema'],True
-        _set_rng_state(learn.dls, s['rng'])
-        self.start = s['epoch']
-        return self.start
+@patch
+def restore(self:Checkpoint, learn, n_epoch):
+    "Put a saved state back; gives the epoch to start with"
+    s,now = self._read(learn),self._run(learn, n_epoch)
+    other = [k for k,v in s['run'].items() if now.get(k)!=v] # older files say less
+    if other: raise ValueError(f'{self.fn} is of another run: '+', '.join(f'{k} {s["run"][k]}, not {now.get(k)}' for k in other)+'. Delete it to start again.')
+    learn.model.load_state_dict(s['model'])
+    learn.create_opt()
+    learn.opt.load_state_dict(dict(state=s['opt']['state'], hypers=L(s['opt']['hypers'])))
+    ema = _ema(learn)
+    if ema and s['ema']: (ema.avg,ema.n),ema.restored = s['ema'],True
+    _set_rng_state(learn.dls, s['rng'])
+    self.start = s['epoch']
+    return self.start
+
+# %% ../nbs/21_learner.ipynb #198910e4
+class GoingOn(Callback):
+    "Show a run that goes on with epoch `start` as it is: no empty line for each epoch that is skipped, and the bar where it stands"
+    order = 90 # after the progress bar
+    def __init__(self, start): self.start = start
+    def before_fit(self):
+        if self.start>=self.n_epoch: raise CancelFitException # all is done
+        self.write,self.learn.logger = self.learn.logger,noop
+    def before_epoch(self):
+        if self.epoch==self.start: self.learn.logger,self.t0 = self.write,time.time()
+        bar,t = getattr(getattr(self.learn, 'progress', None), 'mbar', None),time.time()
+        if not bar: return
+        bar.main_bar.wait_for,bar.main_bar.start_t = 0,t-(t-self.t0)*self.epoch/max(self.epoch-self.start, 1) # it took the skipped epochs for quick ones
+        bar.update(self.epoch)
 
 # %% ../nbs/21_learner.ipynb #7f6b64a4
 def fit_resumable(
@@ -550,7 +558,7 @@ def fit_resumable(
     "`fit_one_cycle` that goes on from `fn` if a run was cut off; raises `ValueError` if that run was another, or the file is damaged"
     ckpt,start = Checkpoint(fn, lr, **kwargs),0
     if ckpt.fn.exists(): start = ckpt.restore(learn, n_epoch)
-    learn.fit_one_cycle(n_epoch, lr, cbs=ckpt, start_epoch=start, **kwargs)
+    learn.fit_one_cycle(n_epoch, lr, cbs=[ckpt, *([GoingOn(start)] if start else [])], start_epoch=start, **kwargs)
     if not keep: ckpt.fn.unlink(missing_ok=True)
 
 # %% ../nbs/21_learner.ipynb #f404441c

@@ -231,6 +231,19 @@ def check_archs(configs):
 # %% ../nbs/37_study.ipynb #827b4aec
 def _say_done(r): return f"accuracy {r['accuracy']*100:.1f} %, F1 {r['f1']:.3f}, {r['train_seconds']:.0f} s of training"
 
+def _next(log, c, seed, out, threads, facts, head, report):
+    "Do one run and note it; a list of its id if it failed"
+    r,d = _one(c, seed, out, threads),Path(out)/run_id(c['name'], seed)
+    if isinstance(r, str):
+        report(f'{head} {r}; see {d/"log.txt"}')
+        return [d.name]
+    log.news() # what is in the file stays
+    log.append([dict(name=c['name'], seed=seed, config=settings(c), data=facts['digest'], **r)])
+    shutil.rmtree(d, ignore_errors=True)
+    report(f'{head} {_say_done(r)}')
+    return []
+
+# %% ../nbs/37_study.ipynb #8c385d08
 def run_study(
     configs:list, # From `load_configs`
     data, # Folder of pictures, as `ingest` takes it
@@ -257,18 +270,6 @@ def run_study(
                 if (c['name'],seed) not in have: failed += _next(log, c, seed, out, threads, facts, f"{i+1} of {len(runs)}  {c['name']}, seed {seed}:", report)
         finally: after() if after else None
     return failed
-
-def _next(log, c, seed, out, threads, facts, head, report):
-    "Do one run and note it; a list of its id if it failed"
-    r,d = _one(c, seed, out, threads),Path(out)/run_id(c['name'], seed)
-    if isinstance(r, str):
-        report(f'{head} {r}; see {d/"log.txt"}')
-        return [d.name]
-    log.news() # what is in the file stays
-    log.append([dict(name=c['name'], seed=seed, config=settings(c), data=facts['digest'], **r)])
-    shutil.rmtree(d, ignore_errors=True)
-    report(f'{head} {_say_done(r)}')
-    return []
 
 # %% ../nbs/37_study.ipynb #123bec9e
 def study_state(
